@@ -1,0 +1,239 @@
+"""`reinfer-ews`: what was typed becomes settings, and they go to whoever does the work.
+
+Exit codes: 0 all is well; 1 it failed; 2 the command or the configuration is wrong; 130 interrupted. Everything that
+takes time to load is loaded when it is needed: `--version`, `--help` and a wrong option answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import textwrap
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from ews_sync import __version__
+from ews_sync.errors import ConfigurationError, EwsSyncError, UnavailableError
+from ews_sync.settings.options import DEMO, DEMO_ONLY, DEMO_SHARED, GROUPS, OPTIONS, VARIABLES, Option
+from ews_sync.settings.problems import did_you_mean, plain, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ews_sync.settings.values import Settings
+
+PROGRAM = "reinfer-ews"
+_COMMANDS = {
+    "run": "keep the mailboxes in step, until stopped (what happens without a command)",
+    "check": "try the config, the login, every mailbox and the destination; change nothing",
+    "demo": "run against a simulated Exchange server, with nothing to set up",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and give its exit code; `argv` without the program's name, by default the process's own."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Kubernetes replaces an image's arguments, not its entry point, and the documented ones begin with the command.
+    if arguments[:1] == [PROGRAM]:
+        del arguments[0]
+    try:
+        return _run(arguments, os.environ)
+    except ConfigurationError as error:
+        _complain(error.problems)
+        return 2
+    except EwsSyncError as error:
+        _say(sys.stderr, f"{PROGRAM}: {plain(str(error))}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def require_available(settings: Settings) -> None:
+    """Refuse what is described and checked already, but not built yet.
+
+    Raises:
+        UnavailableError: the settings ask for such a thing.
+    """
+    if settings.reinfer_api_endpoint is not None:
+        raise UnavailableError(
+            "syncing into the platform is not in this version yet",
+            hint="use --local-files-prefix to write files",
+        )
+    kind = settings.exchange.auth.kind
+    if kind != "basic":
+        raise UnavailableError(f'auth_type "{kind}" is not in this version yet', hint='use "basic"')
+
+
+class _UsageError(Exception):
+    """The command was typed wrongly; its text says how, in one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # argparse writes "argument --bind: expected one argument".
+        option = message.removeprefix("argument ").partition(":")[0]
+        if "expected one argument" in message:
+            message = f"{option} needs a value"
+        elif "ignored explicit argument" in message:
+            message = f"{option} takes no value"
+        raise _UsageError(plain(message))
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        # An option's name is not cut in two at its hyphens.
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
+    try:
+        command, given, wants = _parsed(arguments)
+    except _UsageError as error:
+        _say(sys.stderr, f"{PROGRAM}: {error}", f"{PROGRAM}: {PROGRAM} --help lists commands and options")
+        return 2
+    if wants == "version":
+        _say(sys.stdout, f"{PROGRAM} {__version__}")
+        return 0
+    if wants == "help":
+        _say(sys.stdout, _parser(command or "all").format_help().rstrip())
+        return 0
+    return _demo(given, environ) if command == "demo" else _appliance(command or "run", given, environ)
+
+
+def _appliance(command: str, given: Mapping[str, str], environ: Mapping[str, str]) -> int:
+    from ews_sync.settings.load import load_settings  # noqa: PLC0415 - loads pydantic
+
+    settings = load_settings(given, environ)
+    require_available(settings)
+    if command == "check":
+        from ews_sync.check import check  # noqa: PLC0415 - loads the HTTP client
+
+        return check(settings)
+    from ews_sync.app import run  # noqa: PLC0415 - loads everything
+
+    return run(settings)
+
+
+def _demo(given: Mapping[str, str], environ: Mapping[str, str]) -> int:
+    from ews_sync.settings.demo import demo_options  # noqa: PLC0415 - loads pydantic
+
+    wanted = demo_options(given, environ)
+    if wanted.platform:
+        raise UnavailableError("demo --platform is not in this version yet", hint="leave it out to write files")
+    from ews_sync.demo import demo  # noqa: PLC0415 - loads everything
+
+    return demo(wanted)
+
+
+def _complain(problems: Sequence[str]) -> None:
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    _say(sys.stderr, f"{PROGRAM}: configuration: {count}", *(f"  {problem}" for problem in problems))
+
+
+def _say(stream: TextIO, *lines: str) -> None:
+    # A path can hold what the terminal's encoding lacks; and whoever read our output may be gone already.
+    text = "".join(f"{line}\n" for line in lines)
+    encoding = stream.encoding or "utf-8"
+    with contextlib.suppress(BrokenPipeError):
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+
+
+# --- What was typed --------------------------------------------------------------------------------------------------
+
+
+def _parsed(arguments: Sequence[str]) -> tuple[str | None, dict[str, str], str | None]:
+    """Give the command, the options' texts, and "version" or "help" when that is all that is wanted.
+
+    One parser knows every option, so that they can stand before and after the command alike; which of them a command
+    takes is checked afterwards.
+    """
+    parser = _parser("all")
+    found, unknown = parser.parse_known_args(arguments)
+    words = [word for word in unknown if not word.startswith("-")]
+    given = {key: value for key, value in vars(found).items() if key not in {"help", "version"}}
+    wants = "help" if found.help else "version" if found.version else None
+    # Only an unknown option's name is repeated: what stands behind it may be a secret.
+    options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+    if options:
+        known = [option.text for option in (*OPTIONS, *DEMO_ONLY)]
+        raise _UsageError(f"unknown option {plain(options[0])}{did_you_mean(options[0], known)}")
+    command = words[0] if words else None
+    if command is not None and command not in _COMMANDS:
+        raise _UsageError(f"unknown command {shown(command)}{did_you_mean(command, _COMMANDS)}")
+    if len(words) > 1:
+        raise _UsageError(f"one command at a time: {shown(words[1])} is one too many")
+    if wants is None:
+        _check_options_of(command or "run", given)
+    return command, given, wants
+
+
+def _check_options_of(command: str, given: Mapping[str, str]) -> None:
+    taken = (*DEMO_ONLY, *DEMO_SHARED) if command == "demo" else OPTIONS
+    for option in (*OPTIONS, *DEMO_ONLY):
+        if option.name in given and option not in taken:
+            whose = f"{PROGRAM} demo" if option in DEMO_ONLY else f"{PROGRAM} and {PROGRAM} check"
+            raise _UsageError(f"{option.text} is an option of {whose}, not of {PROGRAM} {command}")
+
+
+def _parser(command: str) -> _Parser:
+    """Make the parser; `command` decides which options its help shows, "all" for every one."""
+    parser = _Parser(
+        prog=PROGRAM if command in {"all", "run"} else f"{PROGRAM} {command}",
+        usage=f"{PROGRAM} [COMMAND] [OPTION ...]" if command == "all" else f"{PROGRAM} {command} [OPTION ...]",
+        description=_description(command),
+        epilog=None if command == "demo" else _epilog(),
+        formatter_class=_HelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    if command != "demo":
+        for title, group in GROUPS:
+            _add_group(parser, title, group)
+    if command in {"all", "demo"}:
+        _add_group(parser, DEMO, DEMO_ONLY if command == "all" else (*DEMO_ONLY, *DEMO_SHARED))
+    other = parser.add_argument_group("other")
+    about = "Show this, for one command or for all."
+    other.add_argument("-h", "--help", action="store_true", default=False, help=about)
+    other.add_argument("--version", action="store_true", default=False, help="Show the version.")
+    return parser
+
+
+def _add_group(parser: _Parser, title: str, group: Sequence[Option]) -> None:
+    section = parser.add_argument_group(title)
+    for option in group:
+        notes = [f"Default: {option.default}."] if option.default else []
+        notes += [f"[{option.variable}]"] if option.variable else []
+        text = " ".join([option.help, *notes]).replace("%", "%%")
+        if option.flag:
+            section.add_argument(option.text, dest=option.name, action="store_const", const="true", help=text)
+        else:
+            section.add_argument(option.text, dest=option.name, metavar=option.metavar, help=text)
+
+
+def _description(command: str) -> str:
+    if command != "all":
+        return f"{_COMMANDS[command][0].upper()}{_COMMANDS[command][1:]}."
+    lines = [f"  {name:<7}{text}" for name, text in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "Keep the mail of many Exchange mailboxes flowing into Communications Mining buckets, or into files.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "Of the same setting, the command line wins, then the environment [in brackets], then the config file.",
+        ]
+    )
+
+
+def _epilog() -> str:
+    lines = ["environment (an option's own variable stands with the option):"]
+    for variable in VARIABLES:
+        key = f"; overrides {variable.key}" if variable.key else ""
+        lines.append(f"  {variable.name}\n        {variable.help}{key}")
+    lines += ["", "A secret can also be in a file, whose path goes into the variable with _FILE appended:"]
+    lines += [f"  {variable.file}" for variable in VARIABLES if variable.secret]
+    return "\n".join(lines)

@@ -1,0 +1,182 @@
+"""`reinfer-ews demo`.
+
+The appliance against a simulated Exchange server, with nothing to set up and nothing to break.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+import uvloop
+
+from ews_sync.app import Appliance
+from ews_sync.clock import SystemClock
+from ews_sync.errors import ConfigurationError
+from ews_sync.server.report import Moment, as_text
+from ews_sync.settings.load import settings_from
+from ews_sync.simulator.access import Account
+from ews_sync.simulator.life import live
+from ews_sync.simulator.mail import MailFactory, populate
+from ews_sync.simulator.server import ExchangeServer
+from ews_sync.simulator.store import Exchange
+from ews_sync.telemetry.logging import configure_logging
+from ews_sync.telemetry.redaction import Redactor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ews_sync.settings.demo import DemoOptions
+    from ews_sync.settings.values import Settings
+
+_USER = "svc-ews@demo.example"
+_PASSWORD = "swordfish"  # noqa: S105 - of a server that exists only inside this process
+_MARKER = ".ews-sync-demo"
+_NAMES = ("claims", "service", "underwriting", "payments", "complaints", "legal", "broker-desk", "renewals")
+_TERMINAL_EVERY = 0.5
+_PLAIN_EVERY = 5.0
+
+
+def demo(options: DemoOptions) -> int:
+    """Run the demo until Ctrl-C; gives the exit code.
+
+    Raises `ConfigurationError` when the directory holds something else.
+    """
+    directory = options.directory.resolve()
+    _make_room(directory)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(options, directory))
+
+
+def _make_room(directory: Path) -> None:
+    """Empty the directory of an earlier demo's mail.
+
+    The simulated server begins anew each time, and knows nothing of the last one.
+    """
+    marker = directory / _MARKER
+    if directory.exists() and any(directory.iterdir()) and not marker.exists():
+        raise ConfigurationError(
+            (
+                f"--directory: {directory} holds files that are not a demo's; name a directory that is empty or not there yet",
+            )
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in ("data", "state", "config"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    marker.touch()
+
+
+async def _run(options: DemoOptions, directory: Path) -> int:
+    exchange = Exchange()
+    addresses = [_address(number) for number in range(options.mailboxes)]
+    for number, address in enumerate(addresses):
+        populate(exchange.create_mailbox(address), options.emails, factory=MailFactory(number))
+    account = Account(_USER, _PASSWORD, may_impersonate=True)
+    with (directory / "ews-sync.log").open("w", encoding="utf-8") as log:
+        async with ExchangeServer(exchange, accounts=[account]) as server:
+            settings = _settings(options, directory, server.url, addresses)
+            configure_logging(options.debug_level, stream=log, redactor=Redactor.of(settings))
+            appliance = Appliance(settings, SystemClock())
+            arrivals = asyncio.create_task(_arrive(exchange, options.rate_per_minute))
+            display = asyncio.create_task(_display(appliance, server.url, directory, sys.stdout))
+            try:
+                await appliance.run()
+            finally:
+                for task in (arrivals, display):
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+    stored = sum(mailbox.stored for mailbox in appliance.status.mailboxes.values())
+    _print(
+        sys.stdout,
+        f"\nStopped. {stored:,} emails are in {directory / 'data'}, where they were left off in {directory / 'state'}.",
+    )
+    return 0
+
+
+async def _arrive(exchange: Exchange, rate_per_minute: float) -> None:
+    if rate_per_minute > 0:
+        await live(exchange, rate_per_minute=rate_per_minute)
+
+
+def _address(number: int) -> str:
+    name = _NAMES[number % len(_NAMES)]
+    return f"{name}{number // len(_NAMES) + 1 if number >= len(_NAMES) else ''}@demo.example"
+
+
+def _settings(options: DemoOptions, directory: Path, url: str, addresses: list[str]) -> Settings:
+    """Write the config file that a user would write, and load it."""
+    config = {
+        "ews_endpoint": url,
+        "auth_type": "basic",
+        "auth_user": _USER,
+        "auth_password": _PASSWORD,
+        "access_type": "impersonation",
+        "poll_frequency": 2,
+        "poll_message_sleep": 0,
+        "mailboxes": {
+            address: {"bucket": {"owner": "demo", "name": "mail"}, "start_from": "bucket"} for address in addresses
+        },
+    }
+    path = directory / "config" / "demo" / "appliance.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    arguments = {
+        "bind": str(options.bind),
+        "local_files_prefix": str(directory),
+        "local_files_format": str(options.local_files_format),
+        "debug_level": str(options.debug_level),
+    }
+    return settings_from(config, arguments)
+
+
+async def _display(appliance: Appliance, url: str, directory: Path, stream: TextIO) -> None:
+    """Show how far it is: a table that is drawn anew on a terminal, plain lines elsewhere."""
+    _print(
+        stream,
+        "A demo: a simulated Exchange server, and the appliance that keeps its mail in step with files.",
+        f"  Exchange  {url} (user {_USER}, password {_PASSWORD})",
+        f"  status    http://{appliance.server.address}/status",
+        f"  mail      {directory / 'data'}",
+        f"  config    {directory / 'config' / 'demo' / 'appliance.json'}",
+        f"  log       {directory / 'ews-sync.log'}",
+        "Ctrl-C stops it.",
+        "",
+    )
+    clock = SystemClock()
+    drawn = 0
+    while True:
+        terminal = stream.isatty()
+        lines = as_text(appliance.status, Moment(clock.now(), clock.monotonic())).splitlines()
+        if terminal:
+            width = shutil.get_terminal_size().columns
+            lines = [line[: width - 1] for line in lines]
+            up = f"\x1b[{drawn}F\x1b[J" if drawn else ""
+            stream.write(up + "\n".join(lines) + "\n")
+            stream.flush()
+            drawn = len(lines)
+        else:
+            _print(stream, *(_plain(appliance)))
+        await clock.sleep(_TERMINAL_EVERY if terminal else _PLAIN_EVERY)
+
+
+def _plain(appliance: Appliance) -> list[str]:
+    clock = SystemClock()
+    lines = []
+    for mailbox in appliance.status.mailboxes.values():
+        last = f"{mailbox.last_stored_at:%H:%M:%S}" if mailbox.last_stored_at else "none yet"
+        trouble = f"; {mailbox.failure.reason}" if mailbox.failure is not None else ""
+        lines.append(
+            f"{mailbox.address}: {mailbox.phase}, {len(mailbox.folders)} folders, {mailbox.done}/{mailbox.total} caught up, "
+            f"{mailbox.stored} stored, {mailbox.rate.per_second(clock.monotonic()):.1f}/s, last {last}{trouble}"
+        )
+    return lines
+
+
+def _print(stream: TextIO, *lines: str) -> None:
+    stream.write("".join(f"{line}\n" for line in lines))
+    stream.flush()

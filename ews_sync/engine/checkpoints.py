@@ -1,0 +1,73 @@
+"""Keeping checkpoints: often enough that a crash repeats little, seldom enough that it costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ews_sync.errors import SinkError
+
+if TYPE_CHECKING:
+    from ews_sync.model import CheckpointStore, Clock, Mailbox, MailboxCheckpoint
+
+_AT_ONCE = 8
+
+
+class CheckpointKeeper:
+    """Saves the checkpoints that moved, at most every `interval` seconds, and all that are left when it is flushed.
+
+    What cannot be saved stays due and is tried again: the mail itself is stored, so nothing is lost but time.
+    """
+
+    def __init__(self, store: CheckpointStore, clock: Clock, interval: float = 1.0) -> None:
+        self._store = store
+        self._clock = clock
+        self._interval = interval
+        self._due: dict[str, tuple[Mailbox, MailboxCheckpoint]] = {}
+        self._wake = asyncio.Event()
+        self._saving = asyncio.Lock()
+        self._failing = False
+        self._log = structlog.get_logger("ews_sync.checkpoint")
+
+    def moved(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> None:
+        """Have the checkpoint saved soon."""
+        self._due[mailbox.address] = (mailbox, checkpoint)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Save what is due, until cancelled."""
+        while True:
+            await self._wake.wait()
+            await self._clock.sleep(self._interval)
+            await self.flush()
+
+    async def flush(self) -> bool:
+        """Save everything that is due now; tell whether all of it could be."""
+        async with self._saving:
+            self._wake.clear()
+            due = list(self._due.values())
+            results: list[bool] = []
+            for start in range(0, len(due), _AT_ONCE):
+                results += await asyncio.gather(*(self._save(*entry) for entry in due[start : start + _AT_ONCE]))
+            if self._due:
+                self._wake.set()
+            return all(results)
+
+    async def _save(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> bool:
+        try:
+            await self._store.save(mailbox, checkpoint)
+        except SinkError as error:
+            if not self._failing:
+                self._log.error(
+                    "a checkpoint cannot be saved; trying again", mailbox=mailbox.address, problem=str(error)
+                )
+            self._failing = True
+            return False
+        if self._due.get(mailbox.address) == (mailbox, checkpoint):
+            del self._due[mailbox.address]
+        if self._failing:
+            self._log.info("checkpoints are saved again")
+            self._failing = False
+        return True

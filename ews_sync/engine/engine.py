@@ -1,0 +1,141 @@
+"""All mailboxes together: start, run, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ews_sync.engine.budget import ByteBudget
+from ews_sync.engine.checkpoints import CheckpointKeeper
+from ews_sync.engine.mailbox import MailboxSync, Parts
+from ews_sync.engine.pipeline import Pipeline
+from ews_sync.errors import AlreadyRunningError, SinkError
+from ews_sync.settings.values import Pace
+from ews_sync.telemetry.status import Failure, MailboxProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ews_sync.model import CheckpointStore, Clock, Mailbox, Sink, Source
+    from ews_sync.telemetry.status import Status
+
+_STAGGER = 0.05
+"""Seconds between the first rounds of two mailboxes, so that thousands of them do not all begin at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How the engine works: the documented pace, and the house's own limits.
+
+    `memory_for_mail` is in bytes, the other numbers with a unit of time in seconds.
+    """
+
+    pace: Pace = field(default_factory=Pace)
+    fetches_at_once: int = 4
+    memory_for_mail: int = 24 * 1024 * 1024
+    checkpoint_interval: float = 1.0
+    overlap: timedelta = timedelta(minutes=10)
+    grace: float = 25.0
+
+
+class Engine:
+    """Keeps mailboxes in step until it is stopped."""
+
+    def __init__(  # noqa: PLR0913 - the parts that it joins
+        self,
+        mailboxes: Sequence[Mailbox],
+        source: Source,
+        sink: Sink,
+        store: CheckpointStore,
+        clock: Clock,
+        status: Status,
+        options: EngineOptions,
+    ) -> None:
+        budget = ByteBudget(options.memory_for_mail)
+        self._options = options
+        self._clock = clock
+        self._status = status
+        self._pipeline = Pipeline(sink, budget, clock, status, workers=options.pace.max_concurrent_uploads)
+        self._keeper = CheckpointKeeper(store, clock, options.checkpoint_interval)
+        self._stopping = asyncio.Event()
+        self._log = structlog.get_logger("ews_sync.engine")
+        parts = Parts(
+            source,
+            sink,
+            store,
+            self._pipeline,
+            budget,
+            self._keeper,
+            clock,
+            options.pace,
+            options.fetches_at_once,
+            options.overlap,
+        )
+        self._mailboxes: list[MailboxSync] = []
+        for mailbox in mailboxes:
+            progress = status.mailboxes[mailbox.address] = MailboxProgress(mailbox.address, str(mailbox.bucket))
+            self._mailboxes.append(MailboxSync(mailbox, parts, progress))
+
+    def stop(self) -> None:
+        """Ask for an orderly end: `run` then returns."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Keep all mailboxes in step until `stop`. Raises the error that asks for the whole process to stop."""
+        await self._open_all()
+        helpers = [
+            asyncio.create_task(self._pipeline.run(), name="pipeline"),
+            asyncio.create_task(self._keeper.run(), name="checkpoints"),
+        ]
+        syncs = [
+            asyncio.create_task(self._run_mailbox(sync, number * _STAGGER), name=f"mailbox {sync.mailbox.address}")
+            for number, sync in enumerate(self._mailboxes)
+        ]
+        stopping = asyncio.create_task(self._stopping.wait(), name="stop")
+        try:
+            done, _ = await asyncio.wait({*helpers, *syncs, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await self._wind_up(helpers, [*syncs, stopping])
+        for task in done:
+            task.result()
+
+    async def _open_all(self) -> None:
+        """Make every mailbox ready; whoever else keeps one of them in the same place is a reason not to start."""
+        for sync in self._mailboxes:
+            try:
+                await sync.open()
+            except AlreadyRunningError:
+                raise
+            except SinkError as error:
+                sync.progress.failure = Failure.of(error, self._clock.now())
+                self._log.error("mailbox cannot be opened yet", mailbox=sync.mailbox.address, problem=str(error))
+
+    async def _run_mailbox(self, sync: MailboxSync, delay: float) -> None:
+        if delay:
+            await self._clock.sleep(delay)
+        await sync.run()
+
+    async def _wind_up(self, helpers: list[asyncio.Task[None]], others: list[asyncio.Task[object]]) -> None:
+        """Stop fetching, let what is being stored finish, save the checkpoints: in this order."""
+        self._status.stopping = True
+        await _cancelled(others)
+        if not await self._pipeline.drain(self._options.grace):
+            self._log.warning(
+                "some mail was still being stored when the time to stop ran out; it will be fetched again"
+            )
+        await _cancelled(helpers)
+        if not await self._keeper.flush():
+            self._log.warning("not every checkpoint could be saved; a little will be fetched again")
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task

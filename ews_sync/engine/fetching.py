@@ -1,0 +1,149 @@
+"""Fetching ahead of storing.
+
+Several requests at once for one mailbox, handed on in the order in which they were made.
+
+The order matters twice: the checkpoint moves in it, and a later version of an email must not be overtaken by an
+earlier one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ews_sync.engine.budget import ByteBudget
+    from ews_sync.engine.ledger import Step
+    from ews_sync.engine.progress import Effect
+    from ews_sync.model import Clock, Fetched, Folder, ItemRef
+
+_UNKNOWN_SIZE = 64 * 1024
+_IN_MEMORY = 2 * 1024 * 1024
+"""What a message takes at most of memory: larger ones go through a temporary file."""
+_BATCH_BYTES = 4 * 1024 * 1024
+
+
+def reserved_bytes(refs: Sequence[ItemRef]) -> int:
+    """Give the memory that fetching the items may take; `ItemRef.size` is the server's estimate."""
+    return sum(min(ref.size or _UNKNOWN_SIZE, _IN_MEMORY) for ref in refs)
+
+
+def batches(refs: Sequence[ItemRef], count: int) -> Iterator[tuple[ItemRef, ...]]:
+    """Cut items, in order, into batches of at most `count` items that stay small in bytes."""
+    batch: list[ItemRef] = []
+    size = 0
+    for ref in refs:
+        estimate = ref.size or _UNKNOWN_SIZE
+        if batch and (len(batch) >= count or size + estimate > _BATCH_BYTES):
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(ref)
+        size += estimate
+    if batch:
+        yield tuple(batch)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOrder:
+    """One batch to fetch. `effect` makes what the step does, from the drafts that fetching found.
+
+    None when more batches of the step follow.
+    """
+
+    folder: Folder
+    step: Step
+    refs: tuple[ItemRef, ...]
+    effect: Callable[[frozenset[str]], Effect] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    order: FetchOrder
+    reserved: int
+    task: asyncio.Task[Sequence[Fetched]]
+
+
+class Fetch(Protocol):
+    """Fetches items of a folder."""
+
+    async def __call__(self, folder: Folder, refs: Sequence[ItemRef]) -> Sequence[Fetched]:
+        """Give one outcome for each ref."""
+
+
+class HandOn(Protocol):
+    """Takes fetched items; from then on the `reserved` bytes are its to give back."""
+
+    async def __call__(self, order: FetchOrder, fetched: Sequence[Fetched], reserved: int) -> None:
+        """Hand them on to be stored."""
+
+
+class FetchWindow:
+    """Up to `at_once` fetches of one mailbox, and no more than an email every `pause` seconds on average."""
+
+    def __init__(  # noqa: PLR0913 - the parts that it joins
+        self, fetch: Fetch, hand_on: HandOn, budget: ByteBudget, clock: Clock, *, at_once: int, pause: float
+    ) -> None:
+        self._fetch = fetch
+        self._hand_on = hand_on
+        self._budget = budget
+        self._clock = clock
+        self._at_once = at_once
+        self._pause = pause
+        self._next_at = 0.0
+        self._running: deque[_Running] = deque()
+
+    async def add(self, order: FetchOrder) -> None:
+        """Begin to fetch, once there is a place, room in memory, and the pace allows it."""
+        while len(self._running) >= self._at_once:
+            await self._take_first()
+        await self._keep_pace(len(order.refs))
+        size = self._budget.clamp(reserved_bytes(order.refs))
+        if not self._budget.try_reserve(size):
+            # What this mailbox holds must go on its way before it waits, or mailboxes could wait for each other for
+            # ever.
+            await self.flush()
+            await self._budget.reserve(size)
+        task = asyncio.create_task(self._run(order), name=f"fetch {len(order.refs)}")
+        self._running.append(_Running(order, size, task))
+
+    async def flush(self) -> None:
+        """Hand on everything that is being fetched."""
+        while self._running:
+            await self._take_first()
+
+    async def cancel(self) -> None:
+        """Stop fetching, and give everything back that was not handed on."""
+        running = list(self._running)
+        self._running.clear()
+        for entry in running:
+            entry.task.cancel()
+        for entry, outcome in zip(
+            running, await asyncio.gather(*(entry.task for entry in running), return_exceptions=True), strict=True
+        ):
+            self._budget.release(entry.reserved)
+            if not isinstance(outcome, BaseException):
+                for fetched in outcome:
+                    if fetched.email is not None:
+                        fetched.email.mime.close()
+
+    async def _run(self, order: FetchOrder) -> Sequence[Fetched]:
+        return await self._fetch(order.folder, order.refs)
+
+    async def _take_first(self) -> None:
+        entry = self._running[0]
+        fetched = await asyncio.shield(entry.task)
+        self._running.popleft()
+        await self._hand_on(entry.order, fetched, entry.reserved)
+
+    async def _keep_pace(self, count: int) -> None:
+        if self._pause <= 0:
+            return
+        now = self._clock.monotonic()
+        if self._next_at > now:
+            await self.flush()
+            await self._clock.sleep(self._next_at - now)
+        self._next_at = max(self._next_at, now) + count * self._pause

@@ -1,0 +1,212 @@
+"""From fetched to confirmed: the queue, the upload workers, and the order in which what belongs together is stored.
+
+Everything goes through one `asyncio.Queue` to so many workers in the whole process; 0 workers means one upload at a
+time, in line with fetching. A sink that is unwell is tried again for as long as it takes, while the mail stays in the
+queue; a failure that asks for an operator fails the mailbox and leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ews_sync.engine.backoff import Backoff
+from ews_sync.errors import Asks, SinkError
+from ews_sync.telemetry.status import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ews_sync.engine.budget import ByteBudget
+    from ews_sync.engine.ledger import Step
+    from ews_sync.model import Clock, Email, Receipt, Sink
+    from ews_sync.telemetry.status import Status
+
+
+class Lane:
+    """One mailbox's way through the pipeline: what of it is in flight, and whether it has failed."""
+
+    def __init__(self, confirm: Callable[[Batch, Receipt], None]) -> None:
+        self.confirm = confirm
+        self.failure: SinkError | None = None
+        self.in_flight = 0
+        self._latest: dict[str, asyncio.Event] = {}
+        self._last: asyncio.Event | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def enter(self, batch: Batch, *, ordered: bool) -> None:
+        """Put the batch behind those that it must not overtake.
+
+        An earlier version of the same email, or all of them for an ordered sink.
+        """
+        self.in_flight += 1
+        self._idle.clear()
+        before = [self._last] if ordered else [self._latest.get(email.id) for email in batch.emails]
+        batch.behind = [event for event in before if event is not None and not event.is_set()]
+        self._last = batch.done
+        for email in batch.emails:
+            self._latest[email.id] = batch.done
+
+    def leave(self, batch: Batch) -> None:
+        """Let those behind the batch go on."""
+        batch.done.set()
+        for email in batch.emails:
+            if self._latest.get(email.id) is batch.done:
+                del self._latest[email.id]
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
+
+    def fail(self, error: SinkError) -> None:
+        """Take note of a failure that the mailbox cannot get past.
+
+        Nothing more of it is stored until it is forgiven.
+        """
+        self.failure = self.failure or error
+
+    def forgive(self) -> None:
+        """Forget the failure: the mailbox begins again from its checkpoint."""
+        self.failure = None
+
+    async def settled(self) -> None:
+        """Wait until nothing of the mailbox is in flight."""
+        await self._idle.wait()
+
+
+@dataclass(eq=False, slots=True)
+class Batch:
+    """Emails of one mailbox that are stored together, as part of one step.
+
+    `reserved` are the bytes that they hold in the budget.
+    """
+
+    lane: Lane
+    step: Step
+    emails: tuple[Email, ...]
+    reserved: int
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    behind: list[asyncio.Event] = field(default_factory=list)
+
+
+class Pipeline:
+    """The queue and its workers."""
+
+    def __init__(self, sink: Sink, budget: ByteBudget, clock: Clock, status: Status, *, workers: int) -> None:
+        self._sink = sink
+        self._status = status
+        self._budget = budget
+        self._clock = clock
+        self._workers = workers
+        self._queue: asyncio.Queue[Batch] = asyncio.Queue(maxsize=max(1, workers))
+        self._one_at_a_time = asyncio.Lock()
+        self._closing = asyncio.Event()
+        self._in_flight = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._log = structlog.get_logger("ews_sync.upload")
+
+    @property
+    def in_line(self) -> bool:
+        """Whether uploads happen in line with fetching."""
+        return self._workers == 0
+
+    async def submit(self, batch: Batch) -> None:
+        """Hand a batch over; its lane hears when it is confirmed. Waits while the queue is full."""
+        self._in_flight += 1
+        self._empty.clear()
+        batch.lane.enter(batch, ordered=self._sink.ordered)
+        if self.in_line:
+            async with self._one_at_a_time:
+                await self._process(batch)
+            return
+        try:
+            await self._queue.put(batch)
+        except asyncio.CancelledError:
+            self._finish(batch)
+            raise
+
+    async def run(self) -> None:
+        """Run the workers until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._workers):
+                group.create_task(self._work(), name=f"upload-{number}")
+
+    async def drain(self, grace: float) -> bool:
+        """Let what is in the pipeline finish, for at most `grace` seconds.
+
+        A sink that fails meanwhile is not tried again. Tell whether all is stored.
+        """
+        self._closing.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._empty.wait()
+        return self._empty.is_set()
+
+    async def _work(self) -> None:
+        while True:
+            batch = await self._queue.get()
+            await self._process(batch)
+
+    async def _process(self, batch: Batch) -> None:
+        try:
+            for earlier in batch.behind:
+                await earlier.wait()
+            if batch.lane.failure is None:
+                receipt = await self._put(batch)
+                if receipt is not None:
+                    batch.lane.confirm(batch, receipt)
+        finally:
+            self._finish(batch)
+
+    async def _put(self, batch: Batch) -> Receipt | None:
+        backoff = Backoff(first=0.5, longest=60.0)
+        while True:
+            try:
+                receipt = await self._sink.put(batch.emails)
+            except SinkError as error:
+                if error.asks is not Asks.RETRY or self._closing.is_set():
+                    batch.lane.fail(error)
+                    return None
+                self._note_trouble(error)
+                await self._wait(error.retry_after or backoff.next())
+                if self._closing.is_set():
+                    batch.lane.fail(error)
+                    return None
+            else:
+                self._note_recovery()
+                return receipt
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait, but not on when the process is told to stop."""
+        closing = asyncio.ensure_future(self._closing.wait())
+        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+        try:
+            await asyncio.wait({closing, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            closing.cancel()
+            sleeping.cancel()
+
+    def _note_trouble(self, error: SinkError) -> None:
+        before = self._status.sink_failure
+        if before is None or before.reason != error.summary:
+            self._log.error("mail cannot be stored; trying again until it can", problem=error.summary, hint=error.hint)
+        self._status.sink_failure = Failure.of(error, before.since if before is not None else self._clock.now())
+
+    def _note_recovery(self) -> None:
+        if self._status.sink_failure is not None:
+            self._log.info("mail can be stored again")
+            self._status.sink_failure = None
+
+    def _finish(self, batch: Batch) -> None:
+        for email in batch.emails:
+            email.mime.close()
+        self._budget.release(batch.reserved)
+        batch.lane.leave(batch)
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._empty.set()

@@ -1,0 +1,155 @@
+"""What a confirmed piece of work does to a folder's checkpoint. Pure decisions over frozen values.
+
+Effects are applied in the order in which the work was read from the source, and only once all of a piece is
+confirmed, so a checkpoint never claims more than what is stored.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from ews_sync.model import Backfill, FolderCheckpoint, ItemRef, Order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+
+def digest(item_id: str) -> str:
+    """Name an item in 12 characters (72 bits of SHA-256): checkpoints stay small, and a false match is out of reach."""
+    return base64.b64encode(hashlib.sha256(item_id.encode("utf-8", "surrogatepass")).digest()[:9]).decode()
+
+
+def listed_time(ref: ItemRef, order: Order) -> datetime | None:
+    """Give the time by which a listing in `order` sorts the item."""
+    return ref.received if order is Order.RECEIVED else ref.created
+
+
+def feed_time(ref: ItemRef) -> datetime | None:
+    """Give the time at which a listing will come upon an item that the feed brought."""
+    return ref.received or ref.created
+
+
+class Effect(Protocol):
+    """What a piece of work does to its folder's checkpoint once all of it is confirmed."""
+
+    def apply(self, checkpoint: FolderCheckpoint, now: datetime) -> FolderCheckpoint:
+        """Give the checkpoint after the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """The folder's feed was read to its end without fetching: from `cursor` on, nothing escapes.
+
+    `backfill` is what there is to catch up with.
+    """
+
+    cursor: str
+    backfill: Backfill | None
+
+    def apply(self, checkpoint: FolderCheckpoint, now: datetime) -> FolderCheckpoint:
+        """Give the checkpoint after the work."""
+        return replace(checkpoint, cursor=self.cursor, backfill=self.backfill, last_synced_at=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A run of items, in the order of the listing, is stored (or needs not be).
+
+    `drafts` are those that are not mail yet.
+    """
+
+    refs: tuple[ItemRef, ...]
+    drafts: frozenset[str] = frozenset()
+
+    def apply(self, checkpoint: FolderCheckpoint, now: datetime) -> FolderCheckpoint:
+        """Give the checkpoint after the work."""
+        backfill = checkpoint.backfill
+        if backfill is None:
+            return checkpoint
+        return replace(
+            checkpoint,
+            backfill=_advanced(backfill, self.refs),
+            synced_until=_synced_until(checkpoint, backfill, self.refs),
+            drafts=checkpoint.drafts | self.drafts,
+            last_synced_at=now,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillEnded:
+    """The listing came to its end: what it lists is stored, and what has no received time comes next, or nothing."""
+
+    order: Order
+
+    def apply(self, checkpoint: FolderCheckpoint, now: datetime) -> FolderCheckpoint:
+        """Give the checkpoint after the work."""
+        backfill = checkpoint.backfill
+        if backfill is None or backfill.order is not self.order:
+            return checkpoint
+        if self.order is Order.RECEIVED:
+            following = replace(backfill, order=Order.CREATED, position=None, until=None)
+            newest = latest(checkpoint.synced_until, backfill.until, checkpoint.newest)
+            return replace(checkpoint, backfill=following, synced_until=newest, last_synced_at=now)
+        return replace(checkpoint, backfill=None, last_synced_at=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A page of the feed is stored up to `cursor`.
+
+    `created` are the items that it brought; `drafts` those of them that are not mail yet, and `no_drafts` the items
+    that are none any more.
+    """
+
+    cursor: str
+    created: tuple[ItemRef, ...] = ()
+    drafts: frozenset[str] = frozenset()
+    no_drafts: frozenset[str] = frozenset()
+
+    def apply(self, checkpoint: FolderCheckpoint, now: datetime) -> FolderCheckpoint:
+        """Give the checkpoint after the work."""
+        newest = latest(checkpoint.newest, *(ref.received for ref in self.created))
+        backfill = checkpoint.backfill
+        caught_up = backfill is None or backfill.order is Order.CREATED
+        return replace(
+            checkpoint,
+            cursor=self.cursor,
+            newest=newest,
+            backfill=None if backfill is None else _with_seen(backfill, self.created),
+            synced_until=latest(checkpoint.synced_until, newest) if caught_up else checkpoint.synced_until,
+            drafts=(checkpoint.drafts | self.drafts) - self.no_drafts,
+            last_synced_at=now,
+        )
+
+
+def latest(*moments: datetime | None) -> datetime | None:
+    """Give the latest of the moments that are known."""
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
+def _advanced(backfill: Backfill, refs: tuple[ItemRef, ...]) -> Backfill:
+    position = latest(backfill.position, *(listed_time(ref, backfill.order) for ref in refs))
+    moved = _with_seen(replace(backfill, position=position), refs)
+    return replace(moved, done=backfill.done + len(refs), total=max(backfill.total, backfill.done + len(refs)))
+
+
+def _with_seen(backfill: Backfill, refs: Iterable[ItemRef]) -> Backfill:
+    """Remember items that the listing will come upon (again), and forget what lies behind its position."""
+    seen = {moment: set(names) for moment, names in backfill.seen.items()}
+    for ref in refs:
+        moment = feed_time(ref)
+        if moment is not None and (backfill.until is None or moment <= backfill.until):
+            seen.setdefault(moment, set()).add(digest(ref.id))
+    position = backfill.position
+    kept = {moment: frozenset(names) for moment, names in seen.items() if position is None or moment >= position}
+    return replace(backfill, seen=kept)
+
+
+def _synced_until(checkpoint: FolderCheckpoint, backfill: Backfill, refs: tuple[ItemRef, ...]) -> datetime | None:
+    if backfill.order is not Order.RECEIVED:
+        return checkpoint.synced_until
+    return latest(backfill.position, *(ref.received for ref in refs)) or checkpoint.synced_until

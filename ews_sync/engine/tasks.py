@@ -1,0 +1,30 @@
+"""Small pieces of structured concurrency."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+
+async def all_of(works: Iterable[Callable[[], Awaitable[None]]], at_once: int) -> None:
+    """Do all works, so many at once.
+
+    The first failure cancels the others, and is raised as it is once they have ended.
+    """
+    places = asyncio.Semaphore(at_once)
+
+    async def one(work: Callable[[], Awaitable[None]]) -> None:
+        async with places:
+            await work()
+
+    tasks = [asyncio.ensure_future(one(work)) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

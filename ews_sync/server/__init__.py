@@ -1,0 +1,1 @@
+"""What the appliance tells the outside: probes and status. Reads `Status`, and nothing else."""

@@ -1,0 +1,87 @@
+"""The HTTP server on `--bind`: /healthz, /readyz, /status. It shows, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from ews_sync.errors import ConfigurationError
+from ews_sync.server.report import Moment, as_json, as_text
+
+if TYPE_CHECKING:
+    from ews_sync.model import Clock
+    from ews_sync.settings.values import Bind
+    from ews_sync.telemetry.status import Status
+
+
+class StatusServer:
+    """Serves the status until it is closed. `address` is where it really listens."""
+
+    def __init__(self, bind: Bind, status: Status, clock: Clock) -> None:
+        self._bind = bind
+        self._status = status
+        self._clock = clock
+        self._runner: web.AppRunner | None = None
+        self.address = str(bind)
+
+    async def start(self) -> None:
+        """Begin to listen. Raises `ConfigurationError` when the address cannot be used."""
+        app = web.Application()
+        app.router.add_get("/", self._text)
+        app.router.add_get("/status", self._show)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0, keepalive_timeout=30)
+        await runner.setup()
+        site = web.TCPSite(runner, self._bind.host, self._bind.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            reason = (error.strerror or str(error)).strip()
+            raise ConfigurationError(
+                (f"--bind: cannot listen at {self._bind}: {reason}; choose another address or stop what listens there",)
+            ) from error
+        self._runner = runner
+        host, port = runner.addresses[0][:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock.now(), self._clock.monotonic())
+
+    async def _show(self, request: web.Request) -> web.Response:
+        match request.query.get("format", "json"):
+            case "json":
+                return _json(as_json(self._status, self._moment()))
+            case "text":
+                return await self._text(request)
+            case other:
+                return _json({"error": f"unknown format {other[:40]!r}: json or text"}, status=400)
+
+    async def _text(self, _: web.Request) -> web.Response:
+        return web.Response(text=as_text(self._status, self._moment()))
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        # Whoever reads this has been answered by the event loop; a task that dies ends the process.
+        return _json({"healthy": True, "checks": {"event_loop": True}})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        status = self._status
+        checks = {
+            "config_loaded": True,
+            "source_answered": status.source_answered,
+            "sink_answered": status.sink_answered,
+            "not_stopping": not status.stopping,
+        }
+        return _json({"ready": status.ready, "checks": checks}, status=200 if status.ready else 503)
+
+
+def _json(body: object, status: int = 200) -> web.Response:
+    return web.Response(text=json.dumps(body, indent=2) + "\n", status=status, content_type="application/json")

@@ -1,0 +1,168 @@
+"""`Status` as JSON for machines and as a table for people. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ews_sync.telemetry.status import Phase
+
+if TYPE_CHECKING:
+    from ews_sync.telemetry.status import Failure, FolderProgress, MailboxProgress, Status
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a report is made: on the wall, and on the clock that never goes back (seconds)."""
+
+    wall: datetime
+    monotonic: float
+
+
+def as_json(status: Status, moment: Moment) -> dict[str, Any]:
+    """Give the status as what JSON can say. Field names are stable.
+
+    `schema_version` grows when one changes its meaning.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "version": status.version,
+        "started_at": _time(status.started_at),
+        "now": _time(moment.wall),
+        "ready": status.ready,
+        "stopping": status.stopping,
+        "config_source": status.config_source,
+        "shard": status.shard or None,
+        "sink": status.sink,
+        "warnings": list(status.warnings),
+        "sink_failure": _failure(status.sink_failure),
+        "mailboxes": [_mailbox(mailbox, moment) for mailbox in status.mailboxes.values()],
+    }
+
+
+def _mailbox(mailbox: MailboxProgress, moment: Moment) -> dict[str, Any]:
+    rate = mailbox.rate.per_second(moment.monotonic)
+    left = mailbox.total - mailbox.done
+    return {
+        "mailbox": mailbox.address,
+        "bucket": mailbox.bucket,
+        "phase": mailbox.phase,
+        "done": mailbox.done,
+        "total": mailbox.total,
+        "stored": mailbox.stored,
+        "stored_bytes": mailbox.stored_bytes,
+        "dead_letters": mailbox.dead_letters,
+        "rate_per_second": round(rate, 2),
+        "eta_seconds": round(left / rate) if left > 0 and rate > 0 else None,
+        "newest_received": _time(mailbox.newest_received),
+        "last_stored_at": _time(mailbox.last_stored_at),
+        "last_success_at": _time(mailbox.last_success_at),
+        "rounds": mailbox.rounds,
+        "failure": _failure(mailbox.failure),
+        "folders": [_folder(folder) for folder in sorted(mailbox.folders.values(), key=lambda folder: folder.path)],
+    }
+
+
+def _folder(folder: FolderProgress) -> dict[str, Any]:
+    return {
+        "path": list(folder.path),
+        "phase": folder.phase,
+        "items": folder.items,
+        "marked": folder.marked,
+        "done": folder.done,
+        "total": folder.total,
+        "stored": folder.stored,
+        "synced_until": _time(folder.synced_until),
+        "last_synced_at": _time(folder.last_synced_at),
+        "failure": _failure(folder.failure),
+    }
+
+
+def _failure(failure: Failure | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    return {
+        "reason": failure.reason,
+        "hint": failure.hint or None,
+        "code": failure.code or None,
+        "since": _time(failure.since),
+        "needs_operator": failure.needs_operator,
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+# --- For people ------------------------------------------------------------------------------------------------------
+
+
+def as_text(status: Status, moment: Moment) -> str:
+    """Give the status as a table, a line for each mailbox and each thing that is wrong."""
+    state = "stopping" if status.stopping else "ready" if status.ready else "not ready yet"
+    shard = f", shard {status.shard}" if status.shard else ""
+    lines = [f"ews-sync {status.version}: {state}, into {status.sink}{shard}", ""]
+    rows = [("MAILBOX", "STATE", "FOLDERS", "CAUGHT UP", "STORED", "RATE", "LAST EMAIL")]
+    rows += [_row(mailbox, moment) for mailbox in status.mailboxes.values()]
+    lines += _table(rows)
+    lines += [""] if _problems(status) or status.warnings else []
+    lines += _problems(status)
+    lines += [f"! {warning}" for warning in status.warnings]
+    return "\n".join(lines) + "\n"
+
+
+def _row(mailbox: MailboxProgress, moment: Moment) -> tuple[str, ...]:
+    total, done = mailbox.total, mailbox.done
+    share = "-" if not total else f"{done:,}/{total:,} ({100 * done // total}%)"
+    dead = f" +{mailbox.dead_letters} dead" if mailbox.dead_letters else ""
+    return (
+        shown(mailbox.address),
+        "FAILED" if mailbox.phase is Phase.FAILED else str(mailbox.phase),
+        str(len(mailbox.folders)),
+        share,
+        f"{mailbox.stored:,}{dead}",
+        f"{mailbox.rate.per_second(moment.monotonic):.1f}/s",
+        _ago(mailbox.last_stored_at, moment.wall),
+    )
+
+
+def _problems(status: Status) -> list[str]:
+    lines = []
+    if status.sink_failure is not None:
+        lines.append(_problem(status.sink, status.sink_failure))
+    for mailbox in status.mailboxes.values():
+        if mailbox.failure is not None:
+            lines.append(_problem(mailbox.address, mailbox.failure))
+        lines += [
+            _problem(f"{mailbox.address} {'/'.join(folder.path)}", folder.failure)
+            for folder in mailbox.folders.values()
+            if folder.failure is not None
+        ]
+    return lines
+
+
+def _problem(where: str, failure: Failure) -> str:
+    return shown(f"! {where}: {failure.reason}" + (f" - {failure.hint}" if failure.hint else ""))
+
+
+def shown(text: str) -> str:
+    """Give a text from outside as it can be printed: a folder's name must not upset a terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _ago(moment: datetime | None, now: datetime) -> str:
+    if moment is None:
+        return "-"
+    seconds = max(0, int((now - moment).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,51 @@
+"""Finding out beforehand whether a directory can be written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+from ews_sync.settings.problems import reason, shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def why_not_writable(directory: Path) -> str | None:
+    """Try whether files can be put into `directory`, creating it for the moment if need be.
+
+    Nothing is left behind. Gives the words that fit behind the directory's name, or None when all is well. A file is
+    really written: permission bits say nothing to root, nor about a file system that is mounted read-only.
+    """
+    created: list[Path] = []
+    try:
+        return _obstacle(directory, created)
+    except OSError as error:
+        return f"cannot be written: {reason(error)}: {shown(str(directory))}"
+    except ValueError:
+        return f"must be a possible path, not {shown(str(directory))}"
+    finally:
+        for path in reversed(created):
+            try:
+                path.rmdir()
+            except OSError:
+                break  # Somebody has put something there meanwhile: it is theirs now.
+
+
+def _obstacle(directory: Path, created: list[Path]) -> str | None:
+    absolute = directory.absolute()
+    for path in (*reversed(absolute.parents), absolute):
+        if path.is_dir():
+            continue
+        if path.exists():
+            return f"cannot be a directory: {shown(str(path))} is a file"
+        if path.is_symlink():
+            return f"cannot be written: {shown(str(path))} is a link to something that does not exist"
+        path.mkdir(exist_ok=True)
+        created.append(path)
+    if not os.access(absolute, os.W_OK | os.X_OK):
+        return f"cannot be written: no permission for user {os.getuid()}: {shown(str(directory))}"
+    with tempfile.NamedTemporaryFile(prefix=".reinfer-ews-", dir=absolute) as probe:
+        probe.write(b"probe")
+    return None

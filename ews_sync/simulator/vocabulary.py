@@ -1,0 +1,338 @@
+"""The words that Exchange's schema allows: properties, versions, names of folders, operations, error codes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FIELD_URIS: Final = """
+    folder: FolderId ParentFolderId DisplayName UnreadCount TotalCount ChildFolderCount FolderClass
+    SearchParameters ManagedFolderInformation PermissionSet EffectiveRights SharingEffectiveRights
+    DistinguishedFolderId PolicyTag ArchiveTag ReplicaList item: ItemId ParentFolderId ItemClass MimeContent
+    Attachments Subject DateTimeReceived Size Categories HasAttachments Importance InReplyTo
+    InternetMessageHeaders IsAssociated IsDraft IsFromMe IsResend IsSubmitted IsUnmodified DateTimeSent
+    DateTimeCreated Body ResponseObjects Sensitivity ReminderDueBy ReminderIsSet ReminderNextTime
+    ReminderMinutesBeforeStart DisplayTo DisplayCc DisplayBcc Culture EffectiveRights LastModifiedName
+    LastModifiedTime ConversationId UniqueBody Flag StoreEntryId InstanceKey NormalizedBody
+    EntityExtractionResult PolicyTag ArchiveTag RetentionDate Preview PredictedActionReasons IsClutter
+    RightsManagementLicenseData BlockStatus HasBlockedImages WebClientReadFormQueryString
+    WebClientEditFormQueryString TextBody IconIndex MimeContentUTF8 Mentions MentionedMe MentionsPreview
+    MentionsEx Hashtags AppliedHashtags AppliedHashtagsPreview Likes LikesPreview PendingSocialActivityTagIds
+    AtAllMention CanDelete InferenceClassification FirstBody message: ConversationIndex ConversationTopic
+    InternetMessageId IsRead IsResponseRequested IsReadReceiptRequested IsDeliveryReceiptRequested ReceivedBy
+    ReceivedRepresenting References ReplyTo From Sender ToRecipients CcRecipients BccRecipients
+    ApprovalRequestData VotingInformation ReminderMessageData PublishedCalendarItemIcs
+    PublishedCalendarItemName MessageSafety sharingMessage: SharingMessageAction meeting:
+    AssociatedCalendarItemId IsDelegated IsOutOfDate HasBeenProcessed ResponseType ProposedStart ProposedEnd
+    DoNotForwardMeeting meetingRequest: MeetingRequestType IntendedFreeBusyStatus ChangeHighlights calendar:
+    Start End OriginalStart StartWallClock EndWallClock StartTimeZoneId EndTimeZoneId IsAllDayEvent
+    LegacyFreeBusyStatus Location EnhancedLocation When IsMeeting IsCancelled IsRecurring
+    MeetingRequestWasSent IsResponseRequested CalendarItemType MyResponseType Organizer RequiredAttendees
+    OptionalAttendees Resources ConflictingMeetingCount AdjacentMeetingCount ConflictingMeetings
+    AdjacentMeetings InboxReminders Duration TimeZone AppointmentReplyTime AppointmentSequenceNumber
+    AppointmentState Recurrence FirstOccurrence LastOccurrence ModifiedOccurrences DeletedOccurrences
+    MeetingTimeZone ConferenceType AllowNewTimeProposal IsOnlineMeeting MeetingWorkspaceUrl NetShowUrl UID
+    RecurrenceId DateTimeStamp StartTimeZone EndTimeZone JoinOnlineMeetingUrl OnlineMeetingSettings
+    IsOrganizer CalendarActivityData DoNotForwardMeeting task: ActualWork AssignedTime BillingInformation
+    ChangeCount Companies CompleteDate Contacts DelegationState Delegator DueDate IsAssignmentEditable
+    IsComplete IsRecurring IsTeamTask Mileage Owner PercentComplete Recurrence StartDate Status
+    StatusDescription TotalWork contacts: Alias AssistantName Birthday BusinessHomePage Children Companies
+    CompanyName CompleteName ContactSource Culture Department DisplayName DirectoryId DirectReports
+    EmailAddresses AbchEmailAddresses FileAs FileAsMapping Generation GivenName ImAddresses Initials JobTitle
+    Manager ManagerMailbox MiddleName Mileage MSExchangeCertificate Nickname Notes OfficeLocation PhoneNumbers
+    PhoneticFullName PhoneticFirstName PhoneticLastName Photo PhysicalAddresses PostalAddressIndex Profession
+    SpouseName Surname WeddingAnniversary UserSMIMECertificate HasPicture AccountName IsAutoUpdateDisabled
+    IsMessengerEnabled Comment ContactShortId ContactType CreatedBy Gender IsHidden ObjectId PassportId
+    IsPrivate SourceId TrustLevel Urls Cid SkypeAuthCertificate SkypeContext SkypeId XboxLiveTag
+    SkypeRelationship YomiNickname InviteFree HidePresenceAndProfile IsPendingOutbound SupportGroupFeeds
+    UserTileHash UnifiedInbox Mris Wlid AbchContactId NotInBirthdayCalendar ShellContactType ImMri
+    PresenceTrustLevel OtherMri ProfileLastChanged MobileIMEnabled PartnerNetworkProfilePhotoUrl
+    PartnerNetworkThumbnailPhotoUrl PersonId ConversationGuid distributionlist: Members postitem: PostedTime
+    conversation: ConversationId ConversationTopic UniqueRecipients GlobalUniqueRecipients UniqueUnreadSenders
+    GlobalUniqueUnreadSenders UniqueSenders GlobalUniqueSenders LastDeliveryTime GlobalLastDeliveryTime
+    Categories GlobalCategories FlagStatus GlobalFlagStatus HasAttachments GlobalHasAttachments HasIrm
+    GlobalHasIrm MessageCount GlobalMessageCount UnreadCount GlobalUnreadCount Size GlobalSize ItemClasses
+    GlobalItemClasses Importance GlobalImportance ItemIds GlobalItemIds LastModifiedTime InstanceKey Preview
+    IconIndex GlobalIconIndex DraftItemIds HasClutter MentionedMe GlobalMentionedMe AtAllMention
+    GlobalAtAllMention person: FullName GivenName Surname PhoneNumber SMSNumber EmailAddress Alias Department
+    LinkedInProfileLink Skills ProfessionalBiography ManagementChain DirectReports Peers TeamSize CurrentJob
+    Birthday Hometown CurrentLocation CompanyProfile Office Headline MutualConnections Title MutualManager
+    Insights UserProfilePicture persona: PersonaId PersonaType GivenName CompanyName Surname DisplayName
+    EmailAddress FileAs HomeCity CreationTime RelevanceScore RankingWeight WorkCity PersonaObjectStatus
+    FileAsId DisplayNamePrefix YomiCompanyName YomiFirstName YomiLastName Title EmailAddresses PhoneNumber
+    ImAddress ImAddresses ImAddresses2 ImAddresses3 FolderIds Attributions DisplayNames Initials FileAses
+    FileAsIds DisplayNamePrefixes GivenNames MiddleNames Surnames Generations Nicknames YomiCompanyNames
+    YomiFirstNames YomiLastNames BusinessPhoneNumbers BusinessPhoneNumbers2 HomePhones HomePhones2
+    MobilePhones MobilePhones2 AssistantPhoneNumbers CallbackPhones CarPhones HomeFaxes OrganizationMainPhones
+    OtherFaxes OtherTelephones OtherPhones2 Pagers RadioPhones TelexNumbers WorkFaxes Emails1 Emails2 Emails3
+    BusinessHomePages School PersonalHomePages OfficeLocations BusinessAddresses HomeAddresses OtherAddresses
+    Titles Departments CompanyNames Managers AssistantNames Professions SpouseNames Hobbies
+    WeddingAnniversaries Birthdays Children Locations ExtendedProperties PostalAddress Bodies IsFavorite
+    InlineLinks ItemLinkIds HasActiveDeals IsBusinessContact AttributedHasActiveDeals
+    AttributedIsBusinessContact SourceMailboxGuids LastContactedDate ExternalDirectoryObjectId MapiEntryId
+    MapiEmailAddress MapiAddressType MapiSearchKey MapiTransmittableDisplayName MapiSendRichInfo rolemember:
+    MemberType MemberId DisplayName network: TokenRefreshLastCompleted TokenRefreshLastAttempted SyncEnabled
+    RejectedOffers SessionHandle RefreshTokenExpiry2 RefreshToken2 PsaLastChanged Offers LastWelcomeContact
+    LastVersionSaved DomainTag FirstAuthErrorDates ErrorOffers ContactSyncSuccess ContactSyncError
+    ClientToken2 ClientToken ClientPublishSecret UserEmail AutoLinkSuccess AutoLinkError IsDefault Settings
+    ProfileUrl UserTileUrl DomainId DisplayName AccountName SourceEntryID abchperson: FavoriteOrder PersonId
+    ExchangePersonIdGuid AntiLinkInfo RelevanceOrder1 RelevanceOrder2 ContactHandles Categories booking:
+    ServiceIds StaffIds StaffInitials CustomerName CustomerEmail CustomerPhone CustomerId insight: InsightId
+    Type StartTimeUtc EndTimeUtc Status Version ApplicationsIds Text SuggestedActions AppContexts
+"""
+"""Properties: each word with a colon begins a group, and is followed by its properties."""
+
+DICTIONARY_URIS: Final = """
+    item:InternetMessageHeader contacts:ImAddress contacts:PhysicalAddress:Street
+    contacts:PhysicalAddress:City contacts:PhysicalAddress:State contacts:PhysicalAddress:CountryOrRegion
+    contacts:PhysicalAddress:PostalCode contacts:PhoneNumber contacts:EmailAddress
+    distributionlist:Members:Member
+"""
+"""Properties that have an index."""
+
+VERSIONS: Final = """
+    Exchange2007 Exchange2007_SP1 Exchange2009 Exchange2010 Exchange2010_SP1 Exchange2010_SP2 Exchange2012
+    Exchange2013 Exchange2013_SP1 Exchange2015 Exchange2016 V2015_10_05 V2016_01_06 V2016_04_13 V2016_07_13
+    V2016_10_10 V2017_01_07 V2017_04_14 V2017_07_11
+"""
+"""What a client can ask for in RequestServerVersion."""
+
+DISTINGUISHED_FOLDERS: Final = """
+    calendar contacts deleteditems drafts inbox journal notes outbox sentitems tasks msgfolderroot
+    publicfoldersroot root junkemail searchfolders voicemail recoverableitemsroot recoverableitemsdeletions
+    recoverableitemsversions recoverableitemspurges recoverableitemsdiscoveryholds archiveroot
+    archivemsgfolderroot archivedeleteditems archiveinbox archiverecoverableitemsroot
+    archiverecoverableitemsdeletions archiverecoverableitemsversions archiverecoverableitemspurges
+    archiverecoverableitemsdiscoveryholds syncissues conflicts localfailures serverfailures recipientcache
+    quickcontacts conversationhistory adminauditlogs todosearch mycontacts directory imcontactlist
+    peopleconnect favorites mecontact personmetadata teamspaceactivity teamspacemessaging teamspaceworkitems
+    scheduled orionnotes tagitems alltaggeditems externalcontacts teamchat teamchathistory yammerroot
+    yammerinbound yammeroutbound yammerfeeds onedriveroot onedriverecylebin onedrivesystem onedrivevolume
+    important starred archive
+"""
+"""Folders that every mailbox can have, under names that do not depend on its language."""
+
+PROPERTY_TYPES: Final = """
+    ApplicationTime ApplicationTimeArray Binary BinaryArray Boolean CLSID CLSIDArray Currency CurrencyArray
+    Double DoubleArray Error Float FloatArray Integer IntegerArray Long LongArray Null Object ObjectArray
+    Short ShortArray SystemTime SystemTimeArray String StringArray
+"""
+"""Types of extended properties."""
+
+PROPERTY_SETS: Final = """
+    Meeting Appointment Common PublicStrings Address InternetHeaders CalendarAssistant UnifiedMessaging Task
+    Sharing
+"""
+"""Sets of named extended properties."""
+
+OPERATIONS: Final = """
+    GetFolder UploadItems ExportItems CreateFolder FindFolder DeleteFolder EmptyFolder MoveFolder CopyFolder
+    UpdateFolder CreateFolderPath GetItem CreateItem UpdateItem UpdateItemInRecoverableItems DeleteItem
+    MoveItem CopyItem ArchiveItem SendItem FindItem FindConversation PerformInstantSearch
+    EndInstantSearchSession ApplyConversationAction FindPeople FindTags AddTag HideTag GetPersona
+    CreateAttachment DeleteAttachment GetAttachment GetClientAccessToken GetFocusedOtherOverrides
+    CreateOrUpdateFocusedOtherOverride DeleteFocusedOtherOverride ResolveNames GetPasswordExpirationDate
+    GetMailTips PlayOnPhone GetPhoneCallInformation DisconnectPhoneCall ExpandDL GetServerTimeZones
+    CreateManagedFolder Subscribe Unsubscribe GetEvents GetStreamingEvents SendNotification
+    SendNotificationResult SyncFolderHierarchy SyncFolderItems GetUserAvailabilityRequest
+    GetUserOofSettingsRequest SetUserOofSettingsRequest ConvertId GetDelegate AddDelegate RemoveDelegate
+    UpdateDelegate GetSharingMetadata RefreshSharingFolder GetSharingFolder CreateUserConfiguration
+    DeleteUserConfiguration GetUserConfiguration GetSpecificUserConfiguration UpdateUserConfiguration
+    SetTeamMailbox UnpinTeamMailbox GetRoomLists GetRooms GetReminders PerformReminderAction
+    GetServiceConfiguration FindMessageTrackingReport GetMessageTrackingReport GetInboxRules UpdateInboxRules
+    FindMailboxStatisticsByKeywords GetSearchableMailboxes SearchMailboxes GetDiscoverySearchConfiguration
+    GetHoldOnMailboxes SetHoldOnMailboxes GetNonIndexableItemStatistics GetNonIndexableItemDetails
+    MarkAllItemsAsRead GetConversationItems GetOMEConfiguration SetOMEConfiguration GetAppManifests
+    GetAppMarketplaceUrl MarkAsJunk ReportMessage InstallApp UninstallApp DisableApp AddNewImContactToGroup
+    AddNewTelUriContactToGroup AddImContactToGroup RemoveImContactFromGroup AddImGroup
+    AddDistributionGroupToImList GetImItemList GetImItems RemoveContactFromImList
+    RemoveDistributionGroupFromImList RemoveImGroup SetImGroup SetImListMigrationCompleted
+    GetUserRetentionPolicyTags GetUserPhoto GetMeetingSpace CreateMeetingSpace UpdateMeetingSpace
+    FindMeetingSpaceByJoinUrl DeleteMeetingSpace GetMeetingInstanceRequest CreateMeetingInstanceRequest
+    UpdateMeetingInstanceRequest DeleteMeetingInstanceRequest SetUserPhoto RegisterConsent
+    FindAvailableMeetingTimes FindMeetingTimeCandidates StartSearchSession GetSearchSuggestions
+    DeleteSearchSuggestion ExecuteSearch EndSearchSession GetLastPrivateCatalogUpdate GetPrivateCatalogAddIns
+"""
+"""Requests that the schema knows; the simulator answers only some of them."""
+
+RESPONSE_CODES: Final = """
+    NoError ErrorAccessDenied ErrorAccessModeSpecified ErrorAccountDisabled ErrorAddDelegatesFailed
+    ErrorAddressSpaceNotFound ErrorADOperation ErrorADSessionFilter ErrorADUnavailable ErrorServiceUnavailable
+    ErrorAutoDiscoverFailed ErrorAffectedTaskOccurrencesRequired ErrorAttachmentNestLevelLimitExceeded
+    ErrorAttachmentSizeLimitExceeded ErrorArchiveFolderPathCreation ErrorArchiveMailboxNotEnabled
+    ErrorArchiveMailboxServiceDiscoveryFailed ErrorAvailabilityConfigNotFound ErrorBatchProcessingStopped
+    ErrorCalendarCannotMoveOrCopyOccurrence ErrorCalendarCannotUpdateDeletedItem
+    ErrorCalendarCannotUseIdForOccurrenceId ErrorCalendarCannotUseIdForRecurringMasterId
+    ErrorCalendarDurationIsTooLong ErrorCalendarEndDateIsEarlierThanStartDate
+    ErrorCalendarFolderIsInvalidForCalendarView ErrorCalendarInvalidAttributeValue
+    ErrorCalendarInvalidDayForTimeChangePattern ErrorCalendarInvalidDayForWeeklyRecurrence
+    ErrorCalendarInvalidPropertyState ErrorCalendarInvalidPropertyValue ErrorCalendarInvalidRecurrence
+    ErrorCalendarInvalidTimeZone ErrorCalendarIsCancelledForAccept ErrorCalendarIsCancelledForDecline
+    ErrorCalendarIsCancelledForRemove ErrorCalendarIsCancelledForTentative ErrorCalendarIsDelegatedForAccept
+    ErrorCalendarIsDelegatedForDecline ErrorCalendarIsDelegatedForRemove ErrorCalendarIsDelegatedForTentative
+    ErrorCalendarIsNotOrganizer ErrorCalendarIsOrganizerForAccept ErrorCalendarIsOrganizerForDecline
+    ErrorCalendarIsOrganizerForRemove ErrorCalendarIsOrganizerForTentative
+    ErrorCalendarOccurrenceIndexIsOutOfRecurrenceRange ErrorCalendarOccurrenceIsDeletedFromRecurrence
+    ErrorCalendarOutOfRange ErrorCalendarMeetingRequestIsOutOfDate ErrorCalendarViewRangeTooBig
+    ErrorCallerIsInvalidADAccount ErrorCannotAccessDeletedPublicFolder
+    ErrorCannotArchiveCalendarContactTaskFolderException ErrorCannotArchiveItemsInPublicFolders
+    ErrorCannotArchiveItemsInArchiveMailbox ErrorCannotCreateCalendarItemInNonCalendarFolder
+    ErrorCannotCreateContactInNonContactFolder ErrorCannotCreatePostItemInNonMailFolder
+    ErrorCannotCreateTaskInNonTaskFolder ErrorCannotDeleteObject ErrorCannotDisableMandatoryExtension
+    ErrorCannotFindUser ErrorCannotGetSourceFolderPath ErrorCannotGetExternalEcpUrl
+    ErrorCannotOpenFileAttachment ErrorCannotDeleteTaskOccurrence ErrorCannotEmptyFolder
+    ErrorCannotSetCalendarPermissionOnNonCalendarFolder ErrorCannotSetNonCalendarPermissionOnCalendarFolder
+    ErrorCannotSetPermissionUnknownEntries ErrorCannotSpecifySearchFolderAsSourceFolder
+    ErrorCannotUseFolderIdForItemId ErrorCannotUseItemIdForFolderId ErrorChangeKeyRequired
+    ErrorChangeKeyRequiredForWriteOperations ErrorClientDisconnected ErrorClientIntentInvalidStateDefinition
+    ErrorClientIntentNotFound ErrorConnectionFailed ErrorContainsFilterWrongType ErrorContentConversionFailed
+    ErrorContentIndexingNotEnabled ErrorCorruptData ErrorCreateItemAccessDenied
+    ErrorCreateManagedFolderPartialCompletion ErrorCreateSubfolderAccessDenied ErrorCrossMailboxMoveCopy
+    ErrorCrossSiteRequest ErrorDataSizeLimitExceeded ErrorDataSourceOperation ErrorDelegateAlreadyExists
+    ErrorDelegateCannotAddOwner ErrorDelegateMissingConfiguration ErrorDelegateNoUser
+    ErrorDelegateValidationFailed ErrorDeleteDistinguishedFolder ErrorDeleteItemsFailed
+    ErrorDeleteUnifiedMessagingPromptFailed ErrorDistinguishedUserNotSupported
+    ErrorDistributionListMemberNotExist ErrorDuplicateInputFolderNames ErrorDuplicateUserIdsSpecified
+    ErrorEmailAddressMismatch ErrorEventNotFound ErrorExceededConnectionCount ErrorExceededSubscriptionCount
+    ErrorExceededFindCountLimit ErrorExpiredSubscription ErrorExtensionNotFound ErrorExtensionsNotAuthorized
+    ErrorFolderCorrupt ErrorFolderNotFound ErrorFolderPropertRequestFailed ErrorFolderSave
+    ErrorFolderSaveFailed ErrorFolderSavePropertyError ErrorFolderExists ErrorFreeBusyGenerationFailed
+    ErrorGetServerSecurityDescriptorFailed ErrorImContactLimitReached ErrorImGroupDisplayNameAlreadyExists
+    ErrorImGroupLimitReached ErrorImpersonateUserDenied ErrorImpersonationDenied ErrorImpersonationFailed
+    ErrorIncorrectSchemaVersion ErrorIncorrectUpdatePropertyCount ErrorIndividualMailboxLimitReached
+    ErrorInsufficientResources ErrorInternalServerError ErrorInternalServerTransientError
+    ErrorInvalidAccessLevel ErrorInvalidArgument ErrorInvalidAttachmentId ErrorInvalidAttachmentSubfilter
+    ErrorInvalidAttachmentSubfilterTextFilter ErrorInvalidAuthorizationContext ErrorInvalidChangeKey
+    ErrorInvalidClientSecurityContext ErrorInvalidCompleteDate ErrorInvalidContactEmailAddress
+    ErrorInvalidContactEmailIndex ErrorInvalidCrossForestCredentials ErrorInvalidDelegatePermission
+    ErrorInvalidDelegateUserId ErrorInvalidExcludesRestriction ErrorInvalidExpressionTypeForSubFilter
+    ErrorInvalidExtendedProperty ErrorInvalidExtendedPropertyValue ErrorInvalidFolderId
+    ErrorInvalidFolderTypeForOperation ErrorInvalidFractionalPagingParameters ErrorInvalidFreeBusyViewType
+    ErrorInvalidId ErrorInvalidIdEmpty ErrorInvalidIdMalformed ErrorInvalidIdMalformedEwsLegacyIdFormat
+    ErrorInvalidIdMonikerTooLong ErrorInvalidIdNotAnItemAttachmentId ErrorInvalidIdReturnedByResolveNames
+    ErrorInvalidIdStoreObjectIdTooLong ErrorInvalidIdTooManyAttachmentLevels ErrorInvalidIdXml
+    ErrorInvalidImContactId ErrorInvalidImDistributionGroupSmtpAddress ErrorInvalidImGroupId
+    ErrorInvalidIndexedPagingParameters ErrorInvalidInternetHeaderChildNodes
+    ErrorInvalidItemForOperationArchiveItem ErrorInvalidItemForOperationCreateItemAttachment
+    ErrorInvalidItemForOperationCreateItem ErrorInvalidItemForOperationAcceptItem
+    ErrorInvalidItemForOperationDeclineItem ErrorInvalidItemForOperationCancelItem
+    ErrorInvalidItemForOperationExpandDL ErrorInvalidItemForOperationRemoveItem
+    ErrorInvalidItemForOperationSendItem ErrorInvalidItemForOperationTentative ErrorInvalidLogonType
+    ErrorInvalidLikeRequest ErrorInvalidMailbox ErrorInvalidManagedFolderProperty
+    ErrorInvalidManagedFolderQuota ErrorInvalidManagedFolderSize ErrorInvalidMergedFreeBusyInterval
+    ErrorInvalidNameForNameResolution ErrorInvalidOperation ErrorInvalidNetworkServiceContext
+    ErrorInvalidOofParameter ErrorInvalidPagingMaxRows ErrorInvalidParentFolder
+    ErrorInvalidPercentCompleteValue ErrorInvalidPermissionSettings ErrorInvalidPhoneCallId
+    ErrorInvalidPhoneNumber ErrorInvalidUserInfo ErrorInvalidPropertyAppend ErrorInvalidPropertyDelete
+    ErrorInvalidPropertyForExists ErrorInvalidPropertyForOperation ErrorInvalidPropertyRequest
+    ErrorInvalidPropertySet ErrorInvalidPropertyUpdateSentMessage ErrorInvalidProxySecurityContext
+    ErrorInvalidPullSubscriptionId ErrorInvalidPushSubscriptionUrl ErrorInvalidRecipients
+    ErrorInvalidRecipientSubfilter ErrorInvalidRecipientSubfilterComparison
+    ErrorInvalidRecipientSubfilterOrder ErrorInvalidRecipientSubfilterTextFilter ErrorInvalidReferenceItem
+    ErrorInvalidRequest ErrorInvalidRestriction ErrorInvalidRetentionTagTypeMismatch
+    ErrorInvalidRetentionTagInvisible ErrorInvalidRetentionTagInheritance ErrorInvalidRetentionTagIdGuid
+    ErrorInvalidRoutingType ErrorInvalidScheduledOofDuration ErrorInvalidSchemaVersionForMailboxVersion
+    ErrorInvalidSecurityDescriptor ErrorInvalidSendItemSaveSettings ErrorInvalidSerializedAccessToken
+    ErrorInvalidServerVersion ErrorInvalidSid ErrorInvalidSIPUri ErrorInvalidSmtpAddress
+    ErrorInvalidSubfilterType ErrorInvalidSubfilterTypeNotAttendeeType
+    ErrorInvalidSubfilterTypeNotRecipientType ErrorInvalidSubscription ErrorInvalidSubscriptionRequest
+    ErrorInvalidSyncStateData ErrorInvalidTimeInterval ErrorInvalidUserOofSettings
+    ErrorInvalidUserPrincipalName ErrorInvalidUserSid ErrorInvalidUserSidMissingUPN
+    ErrorInvalidValueForProperty ErrorInvalidWatermark ErrorIPGatewayNotFound ErrorIrresolvableConflict
+    ErrorItemCorrupt ErrorItemNotFound ErrorItemPropertyRequestFailed ErrorItemSave ErrorItemSavePropertyError
+    ErrorLegacyMailboxFreeBusyViewTypeNotMerged ErrorLocalServerObjectNotFound
+    ErrorLogonAsNetworkServiceFailed ErrorMailboxConfiguration ErrorMailboxDataArrayEmpty
+    ErrorMailboxDataArrayTooBig ErrorMailboxHoldNotFound ErrorMailboxLogonFailed ErrorMailboxMoveInProgress
+    ErrorMailboxStoreUnavailable ErrorMailRecipientNotFound ErrorMailTipsDisabled
+    ErrorManagedFolderAlreadyExists ErrorManagedFolderNotFound ErrorManagedFoldersRootFailure
+    ErrorMeetingSuggestionGenerationFailed ErrorMessageDispositionRequired ErrorMessageSizeExceeded
+    ErrorMimeContentConversionFailed ErrorMimeContentInvalid ErrorMimeContentInvalidBase64String
+    ErrorMissingArgument ErrorMissingEmailAddress ErrorMissingEmailAddressForManagedFolder
+    ErrorMissingInformationEmailAddress ErrorMissingInformationReferenceItemId
+    ErrorMissingItemForCreateItemAttachment ErrorMissingManagedFolderId ErrorMissingRecipients
+    ErrorMissingUserIdInformation ErrorMoreThanOneAccessModeSpecified ErrorMoveCopyFailed
+    ErrorMoveDistinguishedFolder ErrorMultiLegacyMailboxAccess ErrorNameResolutionMultipleResults
+    ErrorNameResolutionNoMailbox ErrorNameResolutionNoResults ErrorNoApplicableProxyCASServersAvailable
+    ErrorNoCalendar ErrorNoDestinationCASDueToKerberosRequirements ErrorNoDestinationCASDueToSSLRequirements
+    ErrorNoDestinationCASDueToVersionMismatch ErrorNoFolderClassOverride ErrorNoFreeBusyAccess
+    ErrorNonExistentMailbox ErrorNonPrimarySmtpAddress ErrorNoPropertyTagForCustomProperties
+    ErrorNoPublicFolderReplicaAvailable ErrorNoPublicFolderServerAvailable
+    ErrorNoRespondingCASInDestinationSite ErrorNotDelegate ErrorNotEnoughMemory ErrorObjectTypeChanged
+    ErrorOccurrenceCrossingBoundary ErrorOccurrenceTimeSpanTooBig ErrorOperationNotAllowedWithPublicFolderRoot
+    ErrorParentFolderIdRequired ErrorParentFolderNotFound ErrorPasswordChangeRequired ErrorPasswordExpired
+    ErrorPhoneNumberNotDialable ErrorPropertyUpdate ErrorPromptPublishingOperationFailed
+    ErrorPropertyValidationFailure ErrorProxiedSubscriptionCallFailure ErrorProxyCallFailed
+    ErrorProxyGroupSidLimitExceeded ErrorProxyRequestNotAllowed ErrorProxyRequestProcessingFailed
+    ErrorProxyServiceDiscoveryFailed ErrorProxyTokenExpired ErrorPublicFolderMailboxDiscoveryFailed
+    ErrorPublicFolderOperationFailed ErrorPublicFolderRequestProcessingFailed ErrorPublicFolderServerNotFound
+    ErrorPublicFolderSyncException ErrorQueryFilterTooLong ErrorQuotaExceeded ErrorReadEventsFailed
+    ErrorReadReceiptNotPending ErrorRecurrenceEndDateTooBig ErrorRecurrenceHasNoOccurrence
+    ErrorRemoveDelegatesFailed ErrorRequestAborted ErrorRequestStreamTooBig ErrorRequiredPropertyMissing
+    ErrorResolveNamesInvalidFolderType ErrorResolveNamesOnlyOneContactsFolderAllowed
+    ErrorResponseSchemaValidation ErrorRestrictionTooLong ErrorRestrictionTooComplex ErrorResultSetTooBig
+    ErrorInvalidExchangeImpersonationHeaderData ErrorSavedItemFolderNotFound ErrorSchemaValidation
+    ErrorSearchFolderNotInitialized ErrorSendAsDenied ErrorSendMeetingCancellationsRequired
+    ErrorSendMeetingInvitationsOrCancellationsRequired ErrorSendMeetingInvitationsRequired
+    ErrorSentMeetingRequestUpdate ErrorSentTaskRequestUpdate ErrorServerBusy ErrorServiceDiscoveryFailed
+    ErrorStaleObject ErrorSubmissionQuotaExceeded ErrorSubscriptionAccessDenied
+    ErrorSubscriptionDelegateAccessNotSupported ErrorSubscriptionNotFound ErrorSubscriptionUnsubscribed
+    ErrorSyncFolderNotFound ErrorTeamMailboxNotFound ErrorTeamMailboxNotLinkedToSharePoint
+    ErrorTeamMailboxUrlValidationFailed ErrorTeamMailboxNotAuthorizedOwner
+    ErrorTeamMailboxActiveToPendingDelete ErrorTeamMailboxFailedSendingNotifications
+    ErrorTeamMailboxErrorUnknown ErrorTimeIntervalTooBig ErrorTimeoutExpired ErrorTimeZone
+    ErrorToFolderNotFound ErrorTokenSerializationDenied ErrorTooManyObjectsOpened ErrorUpdatePropertyMismatch
+    ErrorUnifiedGroupMailboxAADCreationFailed ErrorUnifiedGroupMailboxAADDeleteFailed
+    ErrorUnifiedGroupMailboxNamingPolicy ErrorUnifiedGroupMailboxDeleteFailed ErrorUnifiedGroupMailboxNotFound
+    ErrorUnifiedGroupMailboxUpdateDelayed ErrorUnifiedGroupMailboxUpdatedPartialProperties
+    ErrorUnifiedGroupMailboxUpdateFailed ErrorUnifiedGroupMailboxProvisionFailed
+    ErrorUnifiedMessagingDialPlanNotFound ErrorUnifiedMessagingReportDataNotFound
+    ErrorUnifiedMessagingPromptNotFound ErrorUnifiedMessagingRequestFailed ErrorUnifiedMessagingServerNotFound
+    ErrorUnableToGetUserOofSettings ErrorUnableToRemoveImContactFromGroup ErrorUnsupportedSubFilter
+    ErrorUnsupportedCulture ErrorUnsupportedMapiPropertyType ErrorUnsupportedMimeConversion
+    ErrorUnsupportedPathForQuery ErrorUnsupportedPathForSortGroup ErrorUnsupportedPropertyDefinition
+    ErrorUnsupportedQueryFilter ErrorUnsupportedRecurrence ErrorUnsupportedTypeForConversion
+    ErrorUpdateDelegatesFailed ErrorUserNotUnifiedMessagingEnabled ErrorVoiceMailNotImplemented
+    ErrorValueOutOfRange ErrorVirusDetected ErrorVirusMessageDeleted ErrorWebRequestInInvalidState
+    ErrorWin32InteropError ErrorWorkingHoursSaveFailed ErrorWorkingHoursXmlMalformed ErrorWrongServerVersion
+    ErrorWrongServerVersionDelegate ErrorMissingInformationSharingFolderId ErrorDuplicateSOAPHeader
+    ErrorSharingSynchronizationFailed ErrorSharingNoExternalEwsAvailable ErrorFreeBusyDLLimitReached
+    ErrorInvalidGetSharingFolderRequest ErrorNotAllowedExternalSharingByPolicy ErrorUserNotAllowedByPolicy
+    ErrorPermissionNotAllowedByPolicy ErrorOrganizationNotFederated ErrorMailboxFailover
+    ErrorInvalidExternalSharingInitiator ErrorMessageTrackingPermanentError ErrorMessageTrackingTransientError
+    ErrorMessageTrackingNoSuchDomain ErrorUserWithoutFederatedProxyAddress
+    ErrorInvalidOrganizationRelationshipForFreeBusy ErrorInvalidFederatedOrganizationId
+    ErrorInvalidExternalSharingSubscriber ErrorInvalidSharingData ErrorInvalidSharingMessage
+    ErrorNotSupportedSharingMessage ErrorApplyConversationActionFailed ErrorInboxRulesValidationError
+    ErrorOutlookRuleBlobExists ErrorRulesOverQuota ErrorNewEventStreamConnectionOpened
+    ErrorMissedNotificationEvents ErrorDuplicateLegacyDistinguishedName ErrorInvalidClientAccessTokenRequest
+    ErrorUnauthorizedClientAccessTokenRequest ErrorNoSpeechDetected ErrorUMServerUnavailable
+    ErrorRecipientNotFound ErrorRecognizerNotInstalled ErrorSpeechGrammarError
+    ErrorInvalidManagementRoleHeader ErrorLocationServicesDisabled ErrorLocationServicesRequestTimedOut
+    ErrorLocationServicesRequestFailed ErrorLocationServicesInvalidRequest ErrorWeatherServiceDisabled
+    ErrorMailboxScopeNotAllowedWithoutQueryString ErrorArchiveMailboxSearchFailed
+    ErrorGetRemoteArchiveFolderFailed ErrorFindRemoteArchiveFolderFailed ErrorGetRemoteArchiveItemFailed
+    ErrorExportRemoteArchiveItemsFailed ErrorInvalidPhotoSize ErrorSearchQueryHasTooManyKeywords
+    ErrorSearchTooManyMailboxes ErrorInvalidRetentionTagNone ErrorDiscoverySearchesDisabled
+    ErrorCalendarSeekToConditionNotSupported ErrorCalendarIsGroupMailboxForAccept
+    ErrorCalendarIsGroupMailboxForDecline ErrorCalendarIsGroupMailboxForTentative
+    ErrorCalendarIsGroupMailboxForSuppressReadReceipt ErrorOrganizationAccessBlocked ErrorInvalidLicense
+    ErrorMessagePerFolderCountReceiveQuotaExceeded ErrorInvalidBulkActionType ErrorInvalidKeepNCount
+    ErrorInvalidKeepNType ErrorNoOAuthServerAvailableForRequest ErrorInstantSearchSessionExpired
+    ErrorInstantSearchTimeout ErrorInstantSearchFailed ErrorUnsupportedUserForExecuteSearch
+    ErrorDuplicateExtendedKeywordDefinition ErrorMissingExchangePrincipal ErrorUnexpectedUnifiedGroupsCount
+    ErrorParsingXMLResponse ErrorInvalidFederationOrganizationIdentifier ErrorInvalidSweepRule
+    ErrorInvalidSweepRuleOperationType ErrorTargetDomainNotSupported ErrorInvalidInternetWebProxyOnLocalServer
+    ErrorNoSenderRestrictionsSettingsFoundInRequest ErrorDuplicateSenderRestrictionsInputFound
+    ErrorSenderRestrictionsUpdateFailed ErrorMessageSubmissionBlocked ErrorExceededMessageLimit
+    ErrorExceededMaxRecipientLimitBlock ErrorAccountSuspend ErrorExceededMaxRecipientLimit ErrorMessageBlocked
+    ErrorAccountSuspendShowTierUpgrade ErrorExceededMessageLimitShowTierUpgrade
+    ErrorExceededMaxRecipientLimitShowTierUpgrade ErrorInvalidLongitude ErrorInvalidLatitude
+    ErrorProxySoapException ErrorUnifiedGroupAlreadyExists ErrorUnifiedGroupAadAuthorizationRequestDenied
+    ErrorUnifiedGroupCreationDisabled ErrorMarketPlaceExtensionAlreadyInstalledForOrg
+    ErrorExtensionAlreadyInstalledForOrg ErrorNewerExtensionAlreadyInstalled
+    ErrorNewerMarketPlaceExtensionAlreadyInstalled ErrorInvalidExtensionId
+    ErrorCannotUninstallProvidedExtensions ErrorNoRbacPermissionToInstallMarketPlaceExtensions
+    ErrorNoRbacPermissionToInstallReadWriteMailboxExtensions ErrorInvalidReportMessageActionType
+    ErrorCannotDownloadExtensionManifest ErrorCalendarForwardActionNotAllowed
+    ErrorUnifiedGroupAliasNamingPolicy ErrorSubscriptionsDisabledForGroup
+"""
+"""What a ResponseCode can say."""

@@ -1,0 +1,1 @@
+"""Where mail goes: files on disk, and (elsewhere in this room) the platform. See `ews_sync.model.Sink`."""

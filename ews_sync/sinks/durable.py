@@ -1,0 +1,255 @@
+"""Files that are whole or not there, whatever happens: written beside, flushed, and only then given their name.
+
+Everything here blocks and belongs in a thread. `OSError` passes through; whoever knows what was being done makes it
+ours (see `storage_errors`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+TEMPORARY = ".tmp-"
+"""What the name of every temporary file begins with. No name from outside can: see `paths`."""
+
+# Mail is confidential: the group may read (a backup, an operator), nobody else.
+FILE_MODE = 0o640
+DIRECTORY_MODE = 0o750
+
+# How many files are open at once. A process has 1024 descriptors by default, and sockets need theirs.
+_OPEN_FILES = 64
+
+
+class Disk:
+    """The file operations that durability is made of, one method each, so that a test can fail or stop at any."""
+
+    def create(self, path: Path) -> int:
+        """Make a new file and give its descriptor; a link or file that is there already is an error."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags, FILE_MODE)
+
+    def append(self, path: Path) -> int:
+        """Open a file to write at its end, making it where it is not there, and give its descriptor."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags, FILE_MODE)
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """Write all of `data`."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+    def start_flush(self, descriptor: int) -> None:
+        """Let the system begin to write the file out, without waiting for it."""
+        # On Linux this advice starts the write-out of dirty pages. With all files of a batch under way before the first
+        # fsync, one journal commit covers many: measured at twice the emails a second. It also keeps mail that nobody
+        # will read soon from pushing other things out of the page cache. It is advice: a refusal changes nothing.
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def flush(self, descriptor: int) -> None:
+        """Wait until the file is on the disk."""
+        os.fsync(descriptor)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut the file to `size` bytes."""
+        os.ftruncate(descriptor, size)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file another name, replacing what has it."""
+        source.replace(target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        target.hardlink_to(source)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file; one that is not there is fine."""
+        path.unlink(missing_ok=True)
+
+    def flush_directory(self, path: Path) -> None:
+        """Wait until the names in a directory are on the disk."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def make_directory(self, path: Path) -> None:
+        """Make one directory, whose parent is there."""
+        path.mkdir(mode=DIRECTORY_MODE)
+
+
+def make_directories(disk: Disk, path: Path) -> list[Path]:
+    """Make `path` and the parents that it lacks, durably. Gives those that were made, outermost first."""
+    missing = []
+    current = path
+    while not current.is_dir():
+        missing.append(current)
+        if current.parent == current:
+            break
+        current = current.parent
+    made: list[Path] = []
+    for directory in reversed(missing):
+        try:
+            disk.make_directory(directory)
+        except FileExistsError:
+            # Somebody else was faster (a mailbox of the same bucket). Theirs counts; a file in its place does not.
+            if not directory.is_dir():
+                raise
+        else:
+            made.append(directory)
+        # Also where somebody else made it: whether they have flushed the name by now is not known here.
+        disk.flush_directory(directory.parent)
+    return made
+
+
+def write_all(disk: Disk, temporary: Path, stages: Sequence[Sequence[tuple[Path, Iterable[bytes]]]]) -> None:
+    """Write files, each whole or not at all, replacing what has their names. `OSError` when it cannot be done.
+
+    Each file is its path and its bytes in pieces. The files of a stage get their names, durably, only after those of
+    the stages before; within one stage the order is open. `temporary` is a directory on the same file system for what
+    is not finished; it is made where it is missing, and so are the files' own.
+    """
+    make_directories(disk, temporary)
+    waiting: list[list[tuple[Path, Path]]] = []
+    try:
+        for stage in stages:
+            waiting.append([])
+            _write_temporary(disk, temporary, stage, waiting[-1])
+        made: set[Path] = set()
+        for renames in waiting:
+            touched = {target.parent for _, target in renames}
+            for directory in touched - made:
+                make_directories(disk, directory)
+            made |= touched
+            renames.reverse()
+            while renames:
+                source, target = renames[-1]
+                disk.rename(source, target)
+                renames.pop()
+            for directory in touched:
+                disk.flush_directory(directory)
+    except BaseException:
+        for source, _ in (rename for renames in waiting for rename in renames):
+            with contextlib.suppress(OSError):
+                disk.remove(source)
+        raise
+
+
+def replace(disk: Disk, path: Path, data: bytes, *, spare: str) -> None:
+    """Write one file whole or not at all; what it replaces stays under its name and the suffix `spare`. `OSError`.
+
+    Only one at a time for one path: the temporary names are made of the file's own, so that a crash leaves at most
+    two, and the next call removes them. The directory must be there.
+    """
+    fresh = path.with_name(TEMPORARY + path.name)
+    old = path.with_name(TEMPORARY + path.name + spare)
+    try:
+        disk.remove(fresh)
+        descriptor = disk.create(fresh)
+        try:
+            disk.write(descriptor, data)
+            disk.flush(descriptor)
+        finally:
+            os.close(descriptor)
+        disk.remove(old)
+        # No file yet, or no hard links here: the spare is a convenience, what matters is the file itself.
+        with contextlib.suppress(OSError):
+            disk.link(path, old)
+            disk.rename(old, path.with_name(path.name + spare))
+        disk.rename(fresh, path)
+        disk.flush_directory(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            disk.remove(fresh)
+        raise
+
+
+def append(disk: Disk, path: Path, end: int, pieces: Iterable[bytes]) -> int:
+    """Write `pieces` durably behind the first `end` bytes of a file, cutting off what else is there. Gives the new end.
+
+    The file is made where `end` is 0 and it is missing. When it fails (`OSError`) the file is cut back at once if it
+    can be; whether or not that worked, the next call with the same `end` does it again.
+    """
+    make_directories(disk, path.parent)
+    descriptor = disk.append(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size < end:
+            raise OSError(errno.EIO, "the file is shorter than what was written to it")
+        if size > end:
+            disk.truncate(descriptor, end)
+        new_end = end
+        try:
+            for piece in pieces:
+                disk.write(descriptor, piece)
+                new_end += len(piece)
+            disk.flush(descriptor)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                disk.truncate(descriptor, end)
+            raise
+    finally:
+        os.close(descriptor)
+    if end == 0:
+        disk.flush_directory(path.parent)
+    return new_end
+
+
+def remove_leftovers(disk: Disk, directory: Path) -> int:
+    """Remove the temporary files in `directory` (not below) that a crash left; tell how many there were."""
+    removed = 0
+    for path in _listing(directory):
+        if path.name.startswith(TEMPORARY):
+            disk.remove(path)
+            removed += 1
+    return removed
+
+
+def _listing(directory: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                yield directory / entry.name
+    except FileNotFoundError:
+        return
+
+
+def _write_temporary(
+    disk: Disk, temporary: Path, files: Iterable[tuple[Path, Iterable[bytes]]], renames: list[tuple[Path, Path]]
+) -> None:
+    """Write `files` under temporary names, which are added to `renames`, and flush them."""
+    descriptors: list[int] = []
+    try:
+        for target, chunks in files:
+            source = _temporary_name(temporary)
+            descriptor = disk.create(source)
+            descriptors.append(descriptor)
+            renames.append((source, target))
+            for chunk in chunks:
+                disk.write(descriptor, chunk)
+            disk.start_flush(descriptor)
+            if len(descriptors) == _OPEN_FILES:
+                _flush_and_close(disk, descriptors)
+        _flush_and_close(disk, descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _flush_and_close(disk: Disk, descriptors: list[int]) -> None:
+    while descriptors:
+        disk.flush(descriptors[-1])
+        os.close(descriptors.pop())
+
+
+def _temporary_name(directory: Path) -> Path:
+    return directory / f"{TEMPORARY}{secrets.token_hex(8)}"

@@ -1,0 +1,86 @@
+"""Names from outside as path components: reversible, without collisions, and never able to leave their directory.
+
+ASCII letters, digits and `@ . _ - +` stay as they are, so that ordinary addresses and project names can be read in a
+directory listing; every other byte of the name's UTF-8 is written `%XX`. A dot in front is encoded too, so nothing is
+hidden and `.` and `..` cannot be made. A name too long for one component goes on in the next: each component but the
+last ends in `~`, which no name can contain otherwise, and so a name's first component is never another name's last.
+
+Names that differ only in upper and lower case get paths that differ only in case; the appliance's file systems keep
+those apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from ews_sync.model import Mailbox
+
+LONGEST_COMPONENT = 200
+"""Bytes of the longest component made here. File systems take 255: the rest is room for suffixes like `.json.bak`."""
+
+_LITERAL = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._-+")
+_EMPTY = "%"
+_CONTINUED = "~"
+_DOT = "%2E"
+
+
+def safe_parts(name: str) -> tuple[str, ...]:
+    """Give the path components, one or more, that stand for `name`: any text, lone surrogates and all."""
+    parts: list[str] = []
+    current: list[str] = []
+    length = 0
+    for byte in name.encode("utf-8", "surrogatepass"):
+        shown = chr(byte) if byte in _LITERAL else f"%{byte:02X}"
+        # One byte is kept back for the mark that says that the name goes on.
+        if length + len(shown) >= LONGEST_COMPONENT:
+            parts.append("".join(current) + _CONTINUED)
+            current, length = [], 0
+        if shown == "." and not current:
+            shown = _DOT
+        current.append(shown)
+        length += len(shown)
+    parts.append("".join(current) or _EMPTY)
+    return tuple(parts)
+
+
+def original(parts: Sequence[str]) -> str:
+    """Give the name that `safe_parts` made `parts` of. `ValueError` when it made them of none."""
+    text = "".join(part.removesuffix(_CONTINUED) for part in parts)
+    data = bytearray()
+    if text != _EMPTY:
+        pieces = text.split("%")
+        data += pieces[0].encode("ascii", "strict")
+        for piece in pieces[1:]:
+            data += bytes.fromhex(piece[:2]) + piece[2:].encode("ascii", "strict")
+    name = data.decode("utf-8", "surrogatepass")
+    if safe_parts(name) != tuple(parts):
+        raise ValueError("not the path of a name")
+    return name
+
+
+def data_directory(prefix: Path, mailbox: Mailbox) -> Path:
+    """Give the directory in which all files of the mailbox's mail are."""
+    return prefix.joinpath("data", *_mailbox_parts(mailbox))
+
+
+def state_file(prefix: Path, mailbox: Mailbox, suffix: str) -> Path:
+    """Give the path of the mailbox's state file that ends in `suffix` (`.json`, `.lock`)."""
+    path = prefix.joinpath("state", *_mailbox_parts(mailbox))
+    return path.with_name(path.name + suffix)
+
+
+def email_stem(directory: Path, email_id: str, timestamp: datetime) -> Path:
+    """Give the path, without its suffix, of an email's two files. `timestamp` is in UTC."""
+    digest = hashlib.sha256(email_id.encode("utf-8", "surrogatepass")).hexdigest()
+    return directory / f"{timestamp.year:04}" / f"{timestamp.month:02}" / digest[:32]
+
+
+def _mailbox_parts(mailbox: Mailbox) -> tuple[str, ...]:
+    names = (mailbox.bucket.owner, mailbox.bucket.name, mailbox.address)
+    return tuple(part for name in names for part in safe_parts(name))

@@ -1,0 +1,165 @@
+"""Which files an email gets: a path by its id, and another one for another message that has the same id.
+
+The Message-ID is the key, but scanners and broken senders give thousands of messages one constant Message-ID, and
+each of them is mail. Two messages with one id are told apart by when they were sent and received: a move, a copy or a
+second upload keeps both times, another message does not. Whoever comes later is stored as `<id>#<received, else
+sent>`, in the file's name and in the JSON's `id`, and where even that is taken by a third as
+`<id>#<received>#<sent>`, which no other message can have. The order in which these are tried never changes, so a
+repeat finds its own files and replaces them.
+
+Messages sent in different months lie in different directories and never meet.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ews_sync.sinks.new_email import utc_text, utc_time
+from ews_sync.sinks.paths import email_stem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from ews_sync.model import Email, ItemRef
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an email is stored: `stem` is its files' path without the suffix, `email_id` the id it is stored under."""
+
+    stem: Path
+    email_id: str
+
+    @property
+    def eml(self) -> Path:
+        """The path of the message."""
+        return self.stem.with_name(self.stem.name + ".eml")
+
+    @property
+    def json(self) -> Path:
+        """The path of what is known of it; there only when the message is."""
+        return self.stem.with_name(self.stem.name + ".json")
+
+
+@dataclass(frozen=True, slots=True)
+class _Occasion:
+    """When a message was sent and received: what tells messages with one id apart."""
+
+    timestamp: datetime
+    received: datetime | None
+
+    def is_same(self, other: _Occasion) -> bool:
+        if self.timestamp != other.timestamp:
+            return False
+        return self.received is None or other.received is None or self.received == other.received
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What a `.json` says. `occasion` is None when it cannot be read: it is nobody's, and nobody may replace it."""
+
+    occasion: _Occasion | None
+    folder: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Claim:
+    occasion: _Occasion
+    holders: int
+
+
+class Placement:
+    """Gives one mailbox's emails their places. Methods block, raise `OSError`, and may be called from any thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        # Places of emails that are being written now, by other threads too: they are taken, though no file shows it
+        # yet.
+        self._claims: dict[Path, _Claim] = {}
+
+    def claim(self, emails: Iterable[Email]) -> list[tuple[Place, Email]]:
+        """Give each email its place, until `release`. Of several versions of one email only the last is given one."""
+        claimed: dict[Path, tuple[Place, Email]] = {}
+        try:
+            with self._lock:
+                for email in emails:
+                    occasion = _Occasion(email.timestamp, email.metadata.received_at)
+                    place = self._place(email.id, occasion)
+                    if claimed.pop(place.stem, None) is None:
+                        self._claims.setdefault(place.stem, _Claim(occasion, 0)).holders += 1
+                    claimed[place.stem] = (place, email)
+        except BaseException:
+            self.release([place for place, _ in claimed.values()])
+            raise
+        return list(claimed.values())
+
+    def release(self, places: Iterable[Place]) -> None:
+        """Take back claims, once the files are there or have failed."""
+        with self._lock:
+            for place in places:
+                claim = self._claims[place.stem]
+                claim.holders -= 1
+                if not claim.holders:
+                    del self._claims[place.stem]
+
+    def holds(self, folder: tuple[str, ...], refs: Sequence[ItemRef]) -> list[bool]:
+        """Tell for each item whether it is stored with this folder; False where the item does not say enough."""
+        return [self._holds(folder, ref) for ref in refs]
+
+    def _holds(self, folder: tuple[str, ...], ref: ItemRef) -> bool:
+        timestamp = ref.sent or ref.received
+        if ref.email_id is None or timestamp is None:
+            return False
+        occasion = _Occasion(timestamp, ref.received)
+        for place in self._candidates(ref.email_id, occasion):
+            stored = _read(place.json)
+            if stored is not None and stored.occasion is not None and stored.occasion.is_same(occasion):
+                return stored.folder == folder and place.eml.is_file()
+        return False
+
+    def _place(self, email_id: str, occasion: _Occasion) -> Place:
+        place = None
+        for place in self._candidates(email_id, occasion):
+            claim = self._claims.get(place.stem)
+            if claim is not None:
+                taken = claim.occasion
+            else:
+                stored = _read(place.json)
+                if stored is None:
+                    return place
+                if stored.occasion is None:
+                    continue
+                taken = stored.occasion
+            if taken.is_same(occasion):
+                return place
+        # The last candidate's name says it all: only this very message can be there, however damaged its JSON is.
+        assert place is not None  # noqa: S101 - there is always a first candidate
+        return place
+
+    def _candidates(self, email_id: str, occasion: _Occasion) -> Iterator[Place]:
+        times = [utc_text(time) for time in (occasion.received, occasion.timestamp) if time is not None]
+        for count in range(len(times) + 1):
+            name = "#".join([email_id, *times[:count]])
+            yield Place(email_stem(self._directory, name, occasion.timestamp), name)
+
+
+def _read(path: Path) -> _Stored | None:
+    """Give what a stored `.json` says, None when there is none."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        stored = json.loads(data)
+        metadata = stored["metadata"]
+        received = metadata.get("received_at")
+        occasion = _Occasion(utc_time(stored["timestamp"]), None if received is None else utc_time(received))
+        return _Stored(occasion, tuple(metadata["folder"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return _Stored(None)

@@ -1,0 +1,1 @@
+"""Exchange Web Services: SOAP over HTTP, read and written by hand."""
