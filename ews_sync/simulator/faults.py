@@ -106,7 +106,7 @@ class IllegalCharacters:
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """Other namespace prefixes; an empty one is the default namespace."""
+    """Other namespace prefixes. Either `messages` or `types` can be empty: the default namespace."""
 
     soap: str = "soap"
     messages: str = "ns2"

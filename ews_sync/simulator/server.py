@@ -30,6 +30,7 @@ from ews_sync.simulator.faults import (
     Hang,
     HttpError,
     Latency,
+    SoapFault,
     Truncated,
 )
 
@@ -162,7 +163,9 @@ class ExchangeServer:
     """Serves one `Exchange` to `Account`s. An asynchronous context manager; `port` 0 takes any that is free.
 
     `faults` can be changed while it runs. `authenticator` takes the place of Basic authentication with `accounts`.
-    `use_gzip` compresses small answers for clients that accept it. `sleep` is what latency waits with.
+    `use_gzip` compresses small answers for clients that accept it. With `max_concurrent` a principal's further requests
+    at the same time are refused (EWSMaxConcurrency: 27 in Exchange 2013 and later, 10 in 2010). `sleep` is what latency
+    waits with.
     """
 
     def __init__(  # noqa: PLR0913 - each is a part that can be exchanged
@@ -177,6 +180,7 @@ class ExchangeServer:
         authenticator: Authenticator | None = None,
         limits: Limits | None = None,
         use_gzip: bool = False,
+        max_concurrent: int | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.exchange = exchange
@@ -188,6 +192,7 @@ class ExchangeServer:
         self._host = host
         self._port = port
         self._use_gzip = use_gzip
+        self._max_concurrent = max_concurrent
         self._sleep = sleep
         self._runner: web.AppRunner | None = None
         self._stopping = asyncio.Event()
@@ -270,6 +275,10 @@ class _Exchange:
         self._effects = tuple(type(effect).__name__ for effect in disturbance.effects)
         principal = (request.impersonated or account.user).casefold()
         with log.flight(principal):
+            most = self._server._max_concurrent  # noqa: SLF001 - of this module
+            if most is not None and log.in_flight[principal] > most:
+                too_many = SoapFault("ErrorExceededConnectionCount", "You have exceeded the available connections.")
+                disturbance = Disturbance(self._call, (too_many,))
             return await self._disturbed(request, account, disturbance)
 
     def write_down(self) -> None:

@@ -116,6 +116,7 @@ def test_the_grammar_agrees_with_the_schema_on_spoiled_requests(schema: etree.XM
         how = [_mutate(request, rng) for _ in range(rng.randrange(1, 3))]
         if any("GroupBy" in str(found.tag) for found in request.iter()):
             continue
+        request = etree.fromstring(etree.tostring(request))
         valid = bool(schema.validate(request))
         refused += not valid
         assert _is_accepted(request) == valid, (how, etree.tostring(request), schema.error_log.last_error)
