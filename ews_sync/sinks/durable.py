@@ -165,6 +165,8 @@ def replace(disk: Disk, path: Path, data: bytes, *, spare: str) -> None:
         with contextlib.suppress(OSError):
             disk.link(path, old)
             disk.rename(old, path.with_name(path.name + spare))
+            # When both are names of one file already, a rename leaves both.
+            disk.remove(old)
         disk.rename(fresh, path)
         disk.flush_directory(path.parent)
     except BaseException:

@@ -33,6 +33,7 @@ class FileSink:
     """
 
     ordered: bool = False
+    remembers: bool = True
 
     def __init__(
         self, prefix: Path, *, threads: int = 4, disk: Disk | None = None, now: Callable[[], datetime] | None = None

@@ -60,6 +60,7 @@ class JsonlSink:
     """
 
     ordered: bool = True
+    remembers: bool = False
 
     def __init__(
         self,

@@ -31,8 +31,9 @@ _ADDRESSES = frozenset(
 _SPACE = re.compile(rb"[ \t\r\n]+")
 _BREAK = re.compile(rb"[\r\n]+")
 _WORD = re.compile(rb"[^ \t\r\n]+")
-# In addresses, words also end at what has a meaning there.
-_ADDRESS_WORD = re.compile(rb'"(?:[^"\\]|\\.)*"|[^ \t\r\n()<>,;:@"]+', re.DOTALL)
+# In addresses, words also end at what has a meaning there. The bound keeps a header full of open quotes from costing
+# the square of its length.
+_ADDRESS_WORD = re.compile(rb'"(?:[^"\\]|\\.){0,998}"|[^ \t\r\n()<>,;:@"]+', re.DOTALL)
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _ENCODED_WORD = re.compile(rb"=\?[!->@-~]+\?[bBqQ]\?[!->@-~]*\?=")

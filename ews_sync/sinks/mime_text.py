@@ -16,6 +16,7 @@ import codecs
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ews_sync.sinks.mime_headers import (
     Field,
@@ -35,10 +36,14 @@ _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)?")
 _FIELD_START = re.compile(rb"(?:From |[!-9;-~]*:|[\t ])")
 _TOKEN = re.compile(rb"[!-~]+")
 _HIGH = re.compile(rb"[\x80-\xff]")
+_QP_JUNK = re.compile(rb"==|=?[\x80-\xff]")
 _NESTED = frozenset({b"message/rfc822", b"message/global", b"message/news"})
 _UU = frozenset({b"uuencode", b"x-uuencode", b"uue", b"x-uue"})
 # What stands for the 16 half-bytes of an 8-bit byte inside base64: outside its alphabet, so that decoders pass it by.
 _JUNK = b"!#$%&'()*,.:;<>?"
+
+_Piece: TypeAlias = bytes | memoryview
+"""What is given out: new bytes, or a view of those that stay as they are."""
 
 
 def mime_text(data: bytes) -> str:
@@ -46,9 +51,12 @@ def mime_text(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        out: list[bytes] = []
+        out: list[_Piece] = []
         _Rewriter(data).entity(0, len(data), out, b"text/plain", 0)
-        return b"".join(out).decode()
+        rewritten = b"".join(out)
+        # A message can be large: its pieces go before its text comes.
+        out.clear()
+        return rewritten.decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +76,10 @@ class _Rewriter:
         self._data = data
         self._view = memoryview(data)
 
-    def entity(self, start: int, end: int, out: list[bytes], default: bytes, depth: int) -> None:
+    def entity(self, start: int, end: int, out: list[_Piece], default: bytes, depth: int) -> None:
         """Append the message or part between `start` and `end`. `default` is its type when it does not say."""
         if self._is_text(start, end):
-            out.append(self._data[start:end])
+            out.append(self._view[start:end])
             return
         head = self._head(start, end)
         kind, declared = _kind(head, default)
@@ -79,7 +87,7 @@ class _Rewriter:
         layered = encoding in {b"base64", b"quoted-printable"} | _UU
         if self._is_text(head.body, end):
             self._put_head(head, out, declared)
-            out.append(self._data[head.body : end])
+            out.append(self._view[head.body : end])
         elif kind.startswith(b"multipart/") and depth < _DEEPEST and self._multipart(head, end, out, kind, depth):
             pass
         elif kind in _NESTED and depth < _DEEPEST and not layered:
@@ -91,7 +99,7 @@ class _Rewriter:
         else:
             self._put_leaf(head, end, out, kind, declared)
 
-    def _multipart(self, head: _Head, end: int, out: list[bytes], kind: bytes, depth: int) -> bool:
+    def _multipart(self, head: _Head, end: int, out: list[_Piece], kind: bytes, depth: int) -> bool:
         """Append a multipart; False, and nothing appended, when it has no parts."""
         boundary = parameter(_first(head, b"content-type"), b"boundary")
         if not boundary:
@@ -131,12 +139,12 @@ class _Rewriter:
                 self.entity(first, end, out, default, depth + 1)
         return True
 
-    def _put_head(self, head: _Head, out: list[bytes], declared: bytes | None) -> None:
+    def _put_head(self, head: _Head, out: list[_Piece], declared: bytes | None) -> None:
         charset = usable_charset(declared)
         out.extend(encode_field(field, charset, head.newline) for field in head.fields)
         out.append(head.separator)
 
-    def _put_leaf(self, head: _Head, end: int, out: list[bytes], kind: bytes, declared: bytes | None) -> None:
+    def _put_leaf(self, head: _Head, end: int, out: list[_Piece], kind: bytes, declared: bytes | None) -> None:
         body = self._data[head.body : end]
         # Quoted-printable where a person, or a reader that ignores encodings, would still make sense of it.
         legible = kind.startswith((b"text/", b"message/", b"multipart/")) and _is_mostly_ascii(body)
@@ -155,10 +163,10 @@ class _Rewriter:
         out.append(head.separator or head.newline)
         out.append(_quoted_printable(body, head.newline) if legible else _base64(body, head.newline))
 
-    def _put_lines(self, start: int, end: int, out: list[bytes]) -> None:
+    def _put_lines(self, start: int, end: int, out: list[_Piece]) -> None:
         """Append text that belongs to no part: a preamble or an epilogue. No encoding can be declared for it."""
         if self._is_text(start, end):
-            out.append(self._data[start:end])
+            out.append(self._view[start:end])
             return
         lines = (match[0] for match in _LINE.finditer(self._data, start, end))
         out.extend(line if _valid(line) else escape_line(line) for line in lines)
@@ -255,7 +263,8 @@ def _without_junk(body: bytes, encoding: bytes) -> bytes:
         return _HIGH.sub(lambda match: bytes((_JUNK[match[0][0] >> 4], _JUNK[match[0][0] & 15])), body)
     # Decoders of quoted-printable take 8-bit bytes as they are, and this says the same. In uuencode they can only stand
     # in the file's name, which is for people, or in a line that is damaged anyway.
-    return _HIGH.sub(lambda match: b"=%02X" % match[0][0], body)
+    # A sign that encodes nothing must not begin to: it is encoded along with the byte behind it.
+    return _QP_JUNK.sub(lambda match: match[0] if match[0] == b"==" else b"".join(b"=%02X" % n for n in match[0]), body)
 
 
 def _new_boundary(data: bytes, boundary: bytes) -> bytes:

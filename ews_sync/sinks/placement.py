@@ -143,9 +143,9 @@ class Placement:
         return place
 
     def _candidates(self, email_id: str, occasion: _Occasion) -> Iterator[Place]:
-        times = [utc_text(time) for time in (occasion.received, occasion.timestamp) if time is not None]
-        for count in range(len(times) + 1):
-            name = "#".join([email_id, *times[:count]])
+        sent = utc_text(occasion.timestamp)
+        received = "" if occasion.received is None else utc_text(occasion.received)
+        for name in (email_id, f"{email_id}#{received or sent}", f"{email_id}#{received}#{sent}"):
             yield Place(email_stem(self._directory, name, occasion.timestamp), name)
 
 

@@ -109,6 +109,7 @@ class SinkContract:
             ItemRef("i2", received=RECEIVED, email_id="<b@x>", sent=SENT),
             ItemRef("i3", received=RECEIVED),
         ]
+        assert sink.remembers == harness.tells
         assert list(await sink.holds(MAILBOX, Folder("f", ("Inbox",)), refs)) == [harness.tells, False, False]
         assert not any(await sink.holds(MAILBOX, Folder("g", ("Elsewhere",)), refs))
         await sink.aclose()

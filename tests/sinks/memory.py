@@ -35,6 +35,7 @@ class MemorySink:
     """A `Sink` that stores in a `MemoryStorage`, which outlives it."""
 
     ordered: bool = False
+    remembers: bool = True
 
     def __init__(self, storage: MemoryStorage) -> None:
         self.storage = storage

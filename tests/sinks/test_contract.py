@@ -35,7 +35,9 @@ class FileHarness:
             description = json.loads(path.read_bytes())
             assert description["mailbox"] == mailbox.address
             email_id = description["id"].partition("#")[0]
-            found.append(Stored(email_id, tuple(description["metadata"]["folder"]), path.with_suffix(".eml").read_bytes()))
+            found.append(
+                Stored(email_id, tuple(description["metadata"]["folder"]), path.with_suffix(".eml").read_bytes())
+            )
         return found
 
     def letters(self, mailbox: Mailbox) -> Sequence[tuple[str, str]]:
