@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 from ews_sync.settings.problems import KeyPath, Problems, placeholder_in, placeholder_left, plain, reason, spelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from ews_sync.settings.environment import Given
+
 _LARGEST = 16 * 1024 * 1024
+_DEEPEST = 100
+"""Levels of nesting: far more than a config has, and far fewer than Python's stack."""
+_NOT_A_CONFIG = "not a config: nested too deeply, or with a number of thousands of digits"
 _WHOLE_ONLY = frozenset(
     {
         "auth_password",
@@ -34,7 +39,7 @@ class _Object(dict[str, Any]):
 
 @dataclass(slots=True)
 class Tree:
-    """The config's values, `source` (for people), and the variables that replaced a top-level key of the file.
+    """The config: the file's `values`, its `source` (for people), and by key what the environment gives instead.
 
     `complain` files a problem under the name of whatever the value came from; `is_bad` tells whether a value, anything
     in it or anything around it has a problem already.
@@ -43,7 +48,7 @@ class Tree:
     values: dict[str, Any]
     source: str
     problems: Problems
-    variables: dict[str, str] = field(default_factory=dict)
+    overrides: dict[str, Given] = field(default_factory=dict)
     bad: set[KeyPath] = field(default_factory=set)
 
     def complain(self, path: KeyPath, text: str) -> None:
@@ -51,21 +56,29 @@ class Tree:
         if path in self.bad:
             return
         self.bad.add(path)
-        variable = self.variables.get(str(path[0])) if path else None
-        if variable:
-            self.problems.add(variable, text)
+        override = self.overrides.get(str(path[0])) if path else None
+        if override:
+            self.problems.add(override.label, text)
         elif path:
             self.problems.add(spelled(path), f"{text} (in {self.source})")
         else:
             self.problems.add(self.source, text)
 
+    def has(self, key: str) -> bool:
+        """Tell whether a top-level key was given, be it right or wrong."""
+        return key in self.overrides or key in self.values
+
     def is_bad(self, *path: str | int) -> bool:
         """Tell whether there is a problem at `path`, below it or above it."""
         return any(known[: len(path)] == path or path[: len(known)] == known for known in self.bad)
 
-    def healthy(self) -> dict[str, Any]:
-        """Give a copy without the top-level keys and mailboxes that have a problem."""
-        kept = {key: value for key, value in self.values.items() if key == "mailboxes" or not self.is_bad(key)}
+    def environment(self) -> dict[str, str]:
+        """Give the values of the environment."""
+        return {key: given.text for key, given in self.overrides.items()}
+
+    def healthy(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Give a copy of `values` without the top-level keys and mailboxes that have a problem."""
+        kept = {key: value for key, value in values.items() if key == "mailboxes" or not self.is_bad(key)}
         if isinstance(mailboxes := kept.get("mailboxes"), dict):
             kept["mailboxes"] = {
                 address: entry for address, entry in mailboxes.items() if not self.is_bad("mailboxes", address)
@@ -73,11 +86,6 @@ class Tree:
         elif "mailboxes" in kept:
             del kept["mailboxes"]
         return kept
-
-    def override(self, key: str, value: str, variable: str) -> None:
-        """Put a value from the environment in place of the file's, whose problems no longer matter."""
-        self.values[key] = value
-        self.variables[key] = variable
 
 
 def read_tree(path: Path, source: str, problems: Problems) -> Tree:
@@ -100,13 +108,15 @@ def read_tree(path: Path, source: str, problems: Problems) -> Tree:
     except json.JSONDecodeError as error:
         tree.complain((), f"line {error.lineno}, column {error.colno}: {_expected(error)}")
     except (RecursionError, ValueError):
-        tree.complain((), "not a config: nested too deeply, or with a number of thousands of digits")
+        tree.complain((), _NOT_A_CONFIG)
     else:
-        if isinstance(values, dict):
-            tree.values = values
-        else:
+        if not isinstance(values, dict):
             kind = "a list" if isinstance(values, list) else "a single value"
             tree.complain((), f'must hold a JSON object, {{"mailboxes": …}}, not {kind}')
+        elif any(len(path) > _DEEPEST for path, _ in _walk(values)):
+            tree.complain((), _NOT_A_CONFIG)
+        else:
+            tree.values = values
     return tree
 
 
@@ -170,41 +180,48 @@ def _expected(error: json.JSONDecodeError) -> str:
     return texts.get(error.msg, plain(error.msg))
 
 
-def report_repeated(tree: Tree) -> None:
-    """Add a problem for every key that an object of the file has more than once."""
-
-    def walk(value: object, path: KeyPath) -> None:
-        if isinstance(value, _Object):
-            for key, times in value.repeated.items():
-                if not (not path and key in tree.variables):
-                    tree.complain((*path, key), f"is there {times} times: keep one")
-        _into(value, path, walk)
-
-    walk(tree.values, ())
-
-
 def report_placeholders(tree: Tree) -> None:
     """Add a problem for every key and text that still has a placeholder of the documentation's examples."""
-
-    def walk(value: object, path: KeyPath) -> None:
-        if path and isinstance(path[-1], str) and (left := placeholder_in(path[-1])):
+    for path, value in _counting(tree):
+        if isinstance(path[-1], str) and (left := placeholder_in(path[-1])):
             tree.complain(path, placeholder_left(left))
         if isinstance(value, str):
             whole = any(part in _WHOLE_ONLY for part in path)
             if left := placeholder_in(value, whole=whole):
                 tree.complain(path, placeholder_left(left))
-        _into(value, path, walk)
-
-    walk(tree.values, ())
 
 
-def _into(value: object, path: KeyPath, walk: Callable[[object, KeyPath], None]) -> None:
-    if isinstance(value, dict):
-        for key, below in value.items():
-            walk(below, (*path, key))
-    elif isinstance(value, list):
-        for number, below in enumerate(value):
-            walk(below, (*path, number))
+def report_repeated(tree: Tree) -> None:
+    """Add a problem for every key that an object of the file has more than once."""
+    if isinstance(tree.values, _Object):
+        for key, times in tree.values.repeated.items():
+            if key not in tree.overrides:
+                tree.complain((key,), _kept(times))
+    for path, value in _counting(tree):
+        if isinstance(value, _Object):
+            for key, times in value.repeated.items():
+                tree.complain((*path, key), _kept(times))
+
+
+def _kept(times: int) -> str:
+    return f"is there {times} times: keep one"
+
+
+def _counting(tree: Tree) -> Iterator[tuple[KeyPath, Any]]:
+    """Go through everything in the file; what is wrong with a value that the environment replaces does not matter."""
+    return ((path, value) for path, value in _walk(tree.values) if path[0] not in tree.overrides)
+
+
+def _walk(values: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
+    """Go through everything in a tree, in its order, with the way there."""
+    waiting: list[tuple[KeyPath, Any]] = [((key,), value) for key, value in reversed(values.items())]
+    while waiting:
+        path, value = waiting.pop()
+        yield path, value
+        if isinstance(value, dict):
+            waiting.extend(((*path, key), below) for key, below in reversed(value.items()))
+        elif isinstance(value, list):
+            waiting.extend(((*path, number), value[number]) for number in reversed(range(len(value))))
 
 
 def without_nulls(values: dict[str, Any]) -> dict[str, Any]:

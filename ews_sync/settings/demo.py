@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from ews_sync.settings import options
-from ews_sync.settings.directories import why_not_writable
-from ews_sync.settings.environment import Choices, one_of, whole_number
-from ews_sync.settings.load import parsed_bind, parsed_debug_level, parsed_format
+from pydantic import PlainValidator
+
+from ews_sync.settings.option_keys import Directory, SharedKeys, Switch, read_options, whole_number
+from ews_sync.settings.options import DEMO_ONLY, DEMO_SHARED
 from ews_sync.settings.problems import Problems, shown
 from ews_sync.settings.values import Bind, LocalFilesFormat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_MAILBOXES, _EMAILS, _DIRECTORY, _RATE, _PLATFORM = options.DEMO_ONLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,40 +32,6 @@ class DemoOptions:
     platform: bool = False
 
 
-def demo_options(arguments: Mapping[str, str], environ: Mapping[str, str]) -> DemoOptions:
-    """Check the demo's options, given as text by `Option.name`.
-
-    Raises:
-        ConfigurationError: with all problems there are, one line each.
-    """
-    problems = Problems()
-    choices = Choices((*options.DEMO_ONLY, *options.DEMO_SHARED), arguments, environ, problems)
-    mailboxes = choices.parsed(_MAILBOXES, whole_number("a whole number between 1 and 1000", 1, 1000))
-    emails = choices.parsed(_EMAILS, whole_number("a whole number between 0 and 100,000", 0, 100_000))
-    directory = choices.parsed(_DIRECTORY, _writable)
-    rate = choices.parsed(_RATE, _rate)
-    platform = choices.parsed(_PLATFORM, one_of("true", "false"))
-    bind, level, file_format = parsed_bind(choices), parsed_debug_level(choices), parsed_format(choices)
-    problems.raise_if_any()
-    plain = DemoOptions()
-    return DemoOptions(
-        mailboxes=plain.mailboxes if mailboxes is None else mailboxes,
-        emails=plain.emails if emails is None else emails,
-        directory=directory or plain.directory,
-        bind=bind,
-        rate_per_minute=plain.rate_per_minute if rate is None else rate,
-        local_files_format=file_format,
-        debug_level=level,
-        platform=platform == "true",
-    )
-
-
-def _writable(text: str) -> Path:
-    if obstacle := why_not_writable(Path(text)):
-        raise ValueError(obstacle)
-    return Path(text)
-
-
 def _rate(text: str) -> float:
     wrong = f"must be a number of emails a minute between 0 and 60,000, not {shown(text)}"
     try:
@@ -77,3 +41,41 @@ def _rate(text: str) -> float:
     if not math.isfinite(rate) or not 0 <= rate <= 60_000:
         raise ValueError(wrong)
     return rate
+
+
+_DEFAULTS = DemoOptions()
+
+
+class DemoKeys(SharedKeys):
+    """The options of `demo`."""
+
+    mailboxes: Annotated[int, PlainValidator(whole_number("a whole number between 1 and 1000", 1, 1000))] = (
+        _DEFAULTS.mailboxes
+    )
+    emails: Annotated[int, PlainValidator(whole_number("a whole number between 0 and 100,000", 0, 100_000))] = (
+        _DEFAULTS.emails
+    )
+    directory: Directory = _DEFAULTS.directory
+    rate: Annotated[float, PlainValidator(_rate)] = _DEFAULTS.rate_per_minute
+    platform: Switch = _DEFAULTS.platform
+
+
+def demo_options(arguments: Mapping[str, str], environ: Mapping[str, str]) -> DemoOptions:
+    """Check the demo's options, given as text by `Option.name`.
+
+    Raises:
+        ConfigurationError: with all problems there are, one line each.
+    """
+    problems = Problems()
+    keys, _ = read_options(DemoKeys, (*DEMO_ONLY, *DEMO_SHARED), arguments, environ, problems)
+    problems.raise_if_any()
+    return DemoOptions(
+        mailboxes=keys.mailboxes,
+        emails=keys.emails,
+        directory=keys.directory,
+        bind=keys.bind,
+        rate_per_minute=keys.rate,
+        local_files_format=keys.local_files_format,
+        debug_level=keys.debug_level,
+        platform=keys.platform,
+    )

@@ -1,20 +1,20 @@
-"""Taking options from the command line, else from the environment; and secrets from variables or files."""
+"""What the environment says: variables that override the config file, and secrets from variables or files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from ews_sync.settings.options import OVERRIDES
 from ews_sync.settings.problems import placeholder_in, placeholder_left, reason, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
-    from ews_sync.settings.options import Option, Variable
+    from ews_sync.settings.config_file import Tree
+    from ews_sync.settings.options import Variable
     from ews_sync.settings.problems import Problems
-
-Value = TypeVar("Value")
 
 _LARGEST_SECRET = 1024 * 1024
 
@@ -27,77 +27,27 @@ class Given:
     label: str
 
 
-class Choices:
-    """The options as they were given: the command line wins over the environment, where empty counts as unset."""
-
-    def __init__(
-        self, options: Iterable[Option], arguments: Mapping[str, str], environ: Mapping[str, str], problems: Problems
-    ) -> None:
-        self._problems = problems
-        self._given: dict[str, Given] = {}
-        self._bad: set[str] = set()
-        options = tuple(options)
-        unknown = arguments.keys() - {option.name for option in options}
-        if unknown:
-            raise ValueError(f"no such options: {', '.join(sorted(unknown))}")
-        for option in options:
-            if option.name in arguments:
-                self._take(option, Given(arguments[option.name].strip(), option.text))
-            elif text := environ.get(option.variable, "").strip():
-                self._take(option, Given(text, option.variable))
-
-    def _take(self, option: Option, given: Given) -> None:
-        self._given[option.name] = given
-        if not given.text:
-            self._complain(option.name, given, "must not be empty: give a value, or leave the option out")
-        elif left := placeholder_in(given.text):
-            self._complain(option.name, given, placeholder_left(left))
-
-    def _complain(self, name: str, given: Given, text: str) -> None:
-        self._bad.add(name)
-        self._problems.add(given.label, text)
-
-    def get(self, option: Option) -> Given | None:
-        """Give what was given for an option, be it right or wrong."""
-        return self._given.get(option.name)
-
-    def healthy(self, option: Option) -> Given | None:
-        """Give what was given for an option, unless there is a problem with it."""
-        return None if option.name in self._bad else self._given.get(option.name)
-
-    def parsed(self, option: Option, parse: Callable[[str], Value]) -> Value | None:
-        """Parse what was given. None when nothing was, or when `parse` raised ValueError, whose text is the problem."""
-        given = self.healthy(option)
-        if given is None:
-            return None
-        try:
-            return parse(given.text)
-        except ValueError as error:
-            self._complain(option.name, given, str(error))
-            return None
-
-
-def whole_number(allowed: str, low: int, high: int) -> Callable[[str], int]:
-    """Make a parser of whole numbers from `low` to `high`, which `allowed` says in words."""
-
-    def parse(text: str) -> int:
-        # Not int(): it takes "1_0" and digits of other scripts.
-        if text.isascii() and text.isdigit() and len(text) <= 18 and low <= int(text) <= high:
-            return int(text)
-        raise ValueError(f"must be {allowed}, not {shown(text)}")
-
-    return parse
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    """Make a parser that takes one of these words."""
-
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"must be {' or '.join(shown(word) for word in words)}, not {shown(text)}")
-        return text
-
-    return parse
+def read_overrides(tree: Tree, environ: Mapping[str, str], problems: Problems) -> None:
+    """Read the variables that override keys of the config file into `tree.overrides`; empty ones count as unset."""
+    for variable in OVERRIDES:
+        if variable.secret:
+            given, well = read_secret(variable, environ, problems)
+            if given:
+                tree.overrides[variable.key] = given
+            elif not well:
+                # The file's value must not step in for one that cannot be read.
+                tree.values.pop(variable.key, None)
+                tree.bad.add((variable.key,))
+        elif text := environ.get(variable.name, "").strip():
+            tree.overrides[variable.key] = Given(text, variable.name)
+            if variable.key == "port" and "://" in text:
+                tree.complain(
+                    ("port",),
+                    f"must be a whole number, not {shown(text)}: Kubernetes sets this for a Service named reinfer-ews; "
+                    "rename the Service, set enableServiceLinks: false in the pod, or set the variable yourself",
+                )
+            elif left := placeholder_in(text):
+                tree.complain((variable.key,), placeholder_left(left))
 
 
 def read_secret(variable: Variable, environ: Mapping[str, str], problems: Problems) -> tuple[Given | None, bool]:

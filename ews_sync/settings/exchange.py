@@ -125,7 +125,7 @@ def exchange_from(config: ConfigKeys, tree: Tree) -> Exchange | None:
 
 
 def _endpoint(config: ConfigKeys, tree: Tree) -> str | None:
-    given = [key for key in ("ews_endpoint", "host") if key in tree.values]
+    given = [key for key in ("ews_endpoint", "host") if tree.has(key)]
     if len(given) == 2:
         tree.complain(("host",), "cannot be given together with ews_endpoint: keep one of the two")
         return None
@@ -149,7 +149,7 @@ def _whole_address(config: ConfigKeys, tree: Tree) -> str:
     url = checked_url(text, kind)
     if url.path in {"", "/"}:
         raise ValueError(not_allowed(kind, text))
-    if "port" in tree.values and config.port != (url.port or (443 if url.scheme == "https" else 80)):
+    if tree.has("port") and config.port != (url.port or (443 if url.scheme == "https" else 80)):
         tree.complain(("port",), "does nothing beside ews_endpoint: put the port into that address, or remove it")
     return text
 
@@ -169,7 +169,7 @@ def _from_host(host: str, config: ConfigKeys, tree: Tree) -> str:
     if url.path not in {"", "/"}:
         raise ValueError(f"must be {kind}, not {shown(host)}: for a whole address there is ews_endpoint")
     if url.port is not None:
-        if "port" in tree.values and port != url.port:
+        if tree.has("port") and port != url.port:
             raise ValueError(f"says port {url.port}, but port is {port}: keep one of the two")
         port = url.port
     return at_port(url.hostname or "", port, url.scheme) + PATH
@@ -232,8 +232,8 @@ def _authority(text: str, tree: Tree) -> str | None:
 
 def _credential(config: ConfigKeys, tree: Tree) -> ClientSecret | ClientCertificate | None:
     keys = (_PRIVATE_KEY, _THUMBPRINT, _CERTIFICATE)
-    certificate_keys = [key for key in keys if key in tree.values]
-    if _SECRET in tree.values:
+    certificate_keys = [key for key in keys if tree.has(key)]
+    if tree.has(_SECRET):
         if certificate_keys:
             tree.complain((_SECRET,), f"cannot be given together with {certificate_keys[0]}: keep one of the two")
             return None
@@ -247,9 +247,9 @@ def _credential(config: ConfigKeys, tree: Tree) -> ClientSecret | ClientCertific
             f"or {_PRIVATE_KEY} and {_THUMBPRINT}",
         )
         return None
-    if _PRIVATE_KEY not in tree.values:
+    if not tree.has(_PRIVATE_KEY):
         _need(config, tree, _PRIVATE_KEY)
-    elif _THUMBPRINT not in tree.values and _CERTIFICATE not in tree.values and not tree.is_bad(_THUMBPRINT):
+    elif not tree.has(_THUMBPRINT) and not tree.has(_CERTIFICATE) and not tree.is_bad(_THUMBPRINT):
         tree.complain((_THUMBPRINT,), f"missing, and the private key needs it: give it, or {_CERTIFICATE}")
     key = _private_key(config, tree)
     thumbprint = _thumbprint(config, tree)

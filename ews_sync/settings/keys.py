@@ -8,25 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 
 from ews_sync.model import StartFrom
+from ews_sync.settings.layers import Layered
 from ews_sync.settings.problems import KeyPath, did_you_mean, not_allowed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
@@ -118,8 +109,8 @@ class MailboxKeys(_Keys):
     )
 
 
-class ConfigKeys(_Keys):
-    """The config file's top level. All keys are optional here: what is needed depends on the others."""
+class ConfigKeys(Layered):
+    """The config's top level, from the environment and the file. All are optional: what is needed depends on others."""
 
     ews_endpoint: Text | None = Field(
         default=None,
@@ -201,18 +192,15 @@ SECRETS = frozenset(name for name, field in ConfigKeys.model_fields.items() if "
 """The keys whose values are never shown."""
 
 
-def check_shape(values: Mapping[str, Any], tree: Tree) -> None:
-    """Add a problem to `tree` for everything in `values` that a single key rules out."""
+def read_keys(tree: Tree) -> ConfigKeys:
+    """Give the keys, without those that are wrong, for which a problem is added to `tree`."""
     try:
-        ConfigKeys.model_validate(values)
+        ConfigKeys.from_layers(environment=tree.environment(), config_file=tree.values)
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_context=False):
-            path = _path(detail)
+            path: KeyPath = detail["loc"]
             tree.complain(path, _sentence(detail, path))
-
-
-def _path(detail: ErrorDetails) -> KeyPath:
-    return tuple(detail["loc"])
+    return ConfigKeys.from_layers(environment=tree.healthy(tree.environment()), config_file=tree.healthy(tree.values))
 
 
 def _sentence(detail: ErrorDetails, path: KeyPath) -> str:
@@ -227,7 +215,7 @@ def _sentence(detail: ErrorDetails, path: KeyPath) -> str:
     return not_allowed(allowed, detail["input"])
 
 
-def _level(path: KeyPath) -> tuple[type[_Keys], int]:
+def _level(path: KeyPath) -> tuple[type[BaseModel], int]:
     """Give the model that describes the object in which `path` ends, and the depth at which its keys stand."""
     if path[0] != "mailboxes" or len(path) <= 2:
         return ConfigKeys, 0

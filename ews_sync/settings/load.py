@@ -1,32 +1,29 @@
 """The way in: command line, environment and config file to `Settings`, or every problem at once.
 
 Of several places that say the same thing, the command line wins, then the environment, then the config file, then the
-default.
+default: `layers.py` says so.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import SecretStr
 
 from ews_sync.errors import UnavailableError
 from ews_sync.model import Bucket, Mailbox
 from ews_sync.settings import options
-from ews_sync.settings.addresses import checked_url, email_address, host_and_port, path_name
+from ews_sync.settings.addresses import email_address
 from ews_sync.settings.config_file import Tree, read_tree, report_placeholders, report_repeated, without_nulls
-from ews_sync.settings.directories import why_not_writable
-from ews_sync.settings.environment import Choices, one_of, read_secret, whole_number
+from ews_sync.settings.environment import Given, read_overrides, read_secret
 from ews_sync.settings.exchange import exchange_from
-from ews_sync.settings.keys import ConfigKeys, check_shape
+from ews_sync.settings.keys import ConfigKeys, read_keys
+from ews_sync.settings.option_keys import OptionKeys, read_options, shard_number
 from ews_sync.settings.problems import Problems, did_you_mean, not_allowed, placeholder_in, placeholder_left, shown
-from ews_sync.settings.values import Bind, LocalFilesFormat, Pace, Settings, Shard
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from ews_sync.settings.values import Pace, Settings, Shard
 
 _NO_REMOTE_CONFIG = "a remote config is not in this version yet"
 
@@ -39,10 +36,9 @@ def load_settings(arguments: Mapping[str, str], environ: Mapping[str, str]) -> S
         UnavailableError: all is well, but the config would have to come from the platform.
     """
     problems = Problems()
-    choices = Choices(options.OPTIONS, arguments, environ, problems)
-    general = _general(choices, environ, problems)
-    tree = _config(choices, general, environ, problems)
-    return _assemble(general, tree, environ, problems)
+    chosen = _options(arguments, environ, problems)
+    tree = _config(chosen.keys, chosen.given, environ, problems)
+    return _assemble(chosen, tree, environ, problems)
 
 
 def settings_from(
@@ -57,69 +53,38 @@ def settings_from(
     """
     problems = Problems()
     environ = environ or {}
-    choices = Choices(options.OPTIONS, arguments or {}, environ, problems)
-    general = _general(choices, environ, problems)
-    return _assemble(general, Tree(dict(config), "the given config", problems), environ, problems)
+    chosen = _options(arguments or {}, environ, problems)
+    return _assemble(chosen, Tree(dict(config), "the given config", problems), environ, problems)
 
 
 # --- Options ---------------------------------------------------------------------------------------------------------
 
 
+_GivenOptions = Mapping[options.Option, Given]
+"""The options that were given, be it right or wrong."""
+
+
 @dataclass(frozen=True, slots=True)
-class _General:
-    """What does not come from the config file."""
+class _Options:
+    """The options' values, and what follows from them."""
 
-    bind: Bind
-    endpoint: str | None
+    keys: OptionKeys
+    given: _GivenOptions
     token: SecretStr | None
-    prefix: Path | None
-    local_files_format: LocalFilesFormat
-    owner: str | None
-    key: str | None
-    debug_level: int
     shard: Shard | None
-    restart: bool
 
 
-def parsed_bind(choices: Choices) -> Bind:
-    """Give the address to listen at, or the default."""
-    return choices.parsed(options.BIND, lambda text: Bind(*host_and_port(text))) or Bind()
+def _options(arguments: Mapping[str, str], environ: Mapping[str, str], problems: Problems) -> _Options:
+    keys, given = read_options(OptionKeys, options.OPTIONS, arguments, environ, problems)
+    token = _token(given, environ, problems)
+    _check_destination(given, problems)
+    _go_together(given, problems, options.REMOTE_CONFIG_OWNER, options.REMOTE_CONFIG_KEY)
+    _go_together(given, problems, options.SHARD_NAME, options.TOTAL_SHARDS)
+    return _Options(keys, given, token, _shard(keys, given, problems))
 
 
-def parsed_debug_level(choices: Choices) -> int:
-    """Give the debug level, or the default."""
-    level = choices.parsed(options.DEBUG_LEVEL, whole_number("0, 1 or 2", 0, 2))
-    return 1 if level is None else level
-
-
-def parsed_format(choices: Choices) -> LocalFilesFormat:
-    """Give the format of local files, or the default."""
-    return LocalFilesFormat(choices.parsed(options.LOCAL_FILES_FORMAT, one_of(*LocalFilesFormat)) or "eml")
-
-
-def _general(choices: Choices, environ: Mapping[str, str], problems: Problems) -> _General:
-    token = _token(choices, environ, problems)
-    _check_destination(choices, problems)
-    owner = choices.parsed(options.REMOTE_CONFIG_OWNER, path_name)
-    key = choices.parsed(options.REMOTE_CONFIG_KEY, path_name)
-    _go_together(choices, problems, options.REMOTE_CONFIG_OWNER, options.REMOTE_CONFIG_KEY)
-    restart = choices.parsed(options.RESTART, one_of("true", "false"))
-    return _General(
-        bind=parsed_bind(choices),
-        endpoint=choices.parsed(options.REINFER_API_ENDPOINT, _api_endpoint),
-        token=token,
-        prefix=choices.parsed(options.LOCAL_FILES_PREFIX, _writable),
-        local_files_format=parsed_format(choices),
-        owner=owner,
-        key=key,
-        debug_level=parsed_debug_level(choices),
-        shard=_shard(choices, problems),
-        restart=restart == "true",
-    )
-
-
-def _check_destination(choices: Choices, problems: Problems) -> None:
-    prefix, endpoint = choices.get(options.LOCAL_FILES_PREFIX), choices.get(options.REINFER_API_ENDPOINT)
+def _check_destination(given: _GivenOptions, problems: Problems) -> None:
+    prefix, endpoint = given.get(options.LOCAL_FILES_PREFIX), given.get(options.REINFER_API_ENDPOINT)
     if prefix and endpoint:
         problems.add(
             f"{prefix.label} and {endpoint.label}",
@@ -132,77 +97,51 @@ def _check_destination(choices: Choices, problems: Problems) -> None:
         )
 
 
-def _token(choices: Choices, environ: Mapping[str, str], problems: Problems) -> SecretStr | None:
+def _token(given: _GivenOptions, environ: Mapping[str, str], problems: Problems) -> SecretStr | None:
     variable = options.API_TOKEN
-    prefix, endpoint = choices.get(options.LOCAL_FILES_PREFIX), choices.get(options.REINFER_API_ENDPOINT)
+    prefix, endpoint = given.get(options.LOCAL_FILES_PREFIX), given.get(options.REINFER_API_ENDPOINT)
     if prefix and not endpoint:
         for name in (variable.name, variable.file):
             if environ.get(name):
                 problems.add(name, f"cannot be given together with {prefix.label}: local files need no token; unset it")
         return None
-    given, well = read_secret(variable, environ, problems)
-    if given is None:
+    token, well = read_secret(variable, environ, problems)
+    if token is None:
         if endpoint and not prefix and well:
             empty = " (it is set, but empty)" if variable.name in environ else ""
             problems.add(variable.name, f"missing{empty}, and {endpoint.label} needs it: set it, or {variable.file}")
         return None
-    if not given.text.isascii() or not given.text.isprintable() or " " in given.text:
-        problems.add(given.label, "must be a token, without spaces or line breaks (what was given is not shown)")
+    if not token.text.isascii() or not token.text.isprintable() or " " in token.text:
+        problems.add(token.label, "must be a token, without spaces or line breaks (what was given is not shown)")
         return None
-    return SecretStr(given.text)
+    return SecretStr(token.text)
 
 
-def _api_endpoint(text: str) -> str:
-    checked_url(text, 'an address such as "https://mydomain.reinfer.io/api/"')
-    return text.rstrip("/") + "/"
+def _go_together(given: _GivenOptions, problems: Problems, *pair: options.Option) -> None:
+    """Refuse one option of a pair without the other."""
+    for needed, other in (pair, reversed(pair)):
+        if other in given and needed not in given:
+            problems.add(needed.text, f"missing: {given[other].label} needs it (or set {needed.variable})")
 
 
-def _writable(text: str) -> Path:
-    path = Path(text)
-    if obstacle := why_not_writable(path):
-        raise ValueError(obstacle)
-    return path
-
-
-def _go_together(choices: Choices, problems: Problems, *pair: options.Option) -> bool:
-    """Tell whether both options of a pair were given; one alone is a problem."""
-    first, second = (choices.get(option) for option in pair)
-    if bool(first) == bool(second):
-        return bool(first)
-    missing, given = (pair[1], first) if first else (pair[0], second)
-    problems.add(missing.text, f"missing: {given.label if given else ''} needs it (or set {missing.variable})")
-    return False
-
-
-def _shard(choices: Choices, problems: Problems) -> Shard | None:
-    both = _go_together(choices, problems, options.SHARD_NAME, options.TOTAL_SHARDS)
-    number = choices.parsed(options.SHARD_NAME, _shard_number)
-    total = choices.parsed(options.TOTAL_SHARDS, whole_number("a whole number, 1 or more", 1, 10**6))
-    name = choices.get(options.SHARD_NAME)
-    if not both or number is None or total is None or name is None:
+def _shard(keys: OptionKeys, given: _GivenOptions, problems: Problems) -> Shard | None:
+    name, total = keys.shard_name, keys.total_shards
+    if name is None or total is None:
         return None
+    number = shard_number(name)
     if number >= total:
         problems.add(
-            name.label,
-            f"must end with a number from 0 to {total - 1}, since there are {total} shards, not {shown(name.text)}",
+            given[options.SHARD_NAME].label,
+            f"must end with a number from 0 to {total - 1}, since there are {total} shards, not {shown(name)}",
         )
         return None
-    return Shard(name.text, number, total)
-
-
-def _shard_number(text: str) -> int:
-    if text.startswith("$"):
-        raise ValueError(f"must be a name such as ews-2, not {shown(text)}: the variable was not filled in")
-    digits = re.search(r"[0-9]+\Z", text)
-    if digits is None or len(digits.group()) > 18:
-        raise ValueError(f"must end with the shard's number, such as ews-2, not {shown(text)}")
-    return int(digits.group())
+    return Shard(name, number, total)
 
 
 # --- The config ------------------------------------------------------------------------------------------------------
 
 
-def _config(choices: Choices, general: _General, environ: Mapping[str, str], problems: Problems) -> Tree:
+def _config(keys: OptionKeys, given: _GivenOptions, environ: Mapping[str, str], problems: Problems) -> Tree:
     """Find the config and read it. A file of one's own wins over a remote one."""
     variable = options.CONFIG_PATH.name
     if path := environ.get(variable, "").strip():
@@ -210,14 +149,14 @@ def _config(choices: Choices, general: _General, environ: Mapping[str, str], pro
             problems.add(variable, placeholder_left(left))
             return _unreadable(problems)
         return read_tree(Path(path), f"config file {_name_of(path)}", problems)
-    named = bool(choices.get(options.REMOTE_CONFIG_OWNER) or choices.get(options.REMOTE_CONFIG_KEY))
-    if choices.get(options.LOCAL_FILES_PREFIX):
-        if general.prefix and general.owner and general.key:
-            file = general.prefix / "config" / general.owner / f"{general.key}.json"
+    named = options.REMOTE_CONFIG_OWNER in given or options.REMOTE_CONFIG_KEY in given
+    if options.LOCAL_FILES_PREFIX in given:
+        if keys.local_files_prefix and keys.remote_config_owner and keys.remote_config_key:
+            file = keys.local_files_prefix / "config" / keys.remote_config_owner / f"{keys.remote_config_key}.json"
             return read_tree(file, f"config file {_name_of(str(file))}", problems)
         how = ", or give --remote-config-owner and --remote-config-key for DIRECTORY/config/PROJECT/NAME.json"
     else:
-        if named and choices.get(options.REINFER_API_ENDPOINT):
+        if named and options.REINFER_API_ENDPOINT in given:
             problems.raise_if_any()
             raise UnavailableError(_NO_REMOTE_CONFIG, hint=f"set {variable} to the path of a config file")
         how = ""
@@ -234,14 +173,13 @@ def _unreadable(problems: Problems) -> Tree:
     return Tree({}, "config", problems, bad={()})
 
 
-def _assemble(general: _General, tree: Tree, environ: Mapping[str, str], problems: Problems) -> Settings:
-    _override(tree, environ, problems)
+def _assemble(chosen: _Options, tree: Tree, environ: Mapping[str, str], problems: Problems) -> Settings:
+    read_overrides(tree, environ, problems)
     report_placeholders(tree)
     report_repeated(tree)
     tree.values = without_nulls(tree.values)
     _check_addresses(tree)
-    check_shape(tree.values, tree)
-    config = ConfigKeys.model_validate(tree.healthy())
+    config = read_keys(tree)
     exchange = exchange_from(config, tree)
     if config.audit_email is not None:
         try:
@@ -252,6 +190,7 @@ def _assemble(general: _General, tree: Tree, environ: Mapping[str, str], problem
     if exchange is None:
         # Whatever keeps it from being built has been filed as a problem.
         raise AssertionError("no Exchange server, and no problem")
+    keys = chosen.keys
     return Settings(
         exchange=exchange,
         mailboxes=_mailboxes(config),
@@ -263,38 +202,18 @@ def _assemble(general: _General, tree: Tree, environ: Mapping[str, str], problem
             config.emails_per_folder,
             config.reinfer_batch_size,
         ),
-        bind=general.bind,
-        reinfer_api_endpoint=general.endpoint,
-        api_token=general.token,
-        local_files_prefix=general.prefix,
-        local_files_format=general.local_files_format,
-        remote_config_owner=general.owner,
-        remote_config_key=general.key,
-        debug_level=general.debug_level,
-        shard=general.shard,
-        restart_on_unrecoverable_errors=general.restart,
+        bind=keys.bind,
+        reinfer_api_endpoint=keys.reinfer_api_endpoint,
+        api_token=chosen.token,
+        local_files_prefix=keys.local_files_prefix,
+        local_files_format=keys.local_files_format,
+        remote_config_owner=keys.remote_config_owner,
+        remote_config_key=keys.remote_config_key,
+        debug_level=keys.debug_level,
+        shard=chosen.shard,
+        restart_on_unrecoverable_errors=keys.restart_on_unrecoverable_errors,
         audit_email=config.audit_email,
     )
-
-
-def _override(tree: Tree, environ: Mapping[str, str], problems: Problems) -> None:
-    """Let the environment's variables replace the file's values, and thereby mend what is wrong with them."""
-    for variable in options.OVERRIDES:
-        if variable.secret:
-            given, well = read_secret(variable, environ, problems)
-            if not well:
-                tree.values.pop(variable.key, None)
-                tree.bad.add((variable.key,))
-            elif given:
-                tree.override(variable.key, given.text, given.label)
-        elif text := environ.get(variable.name, "").strip():
-            tree.override(variable.key, text, variable.name)
-            if variable.key == "port" and "://" in text:
-                tree.complain(
-                    ("port",),
-                    f"must be a whole number, not {shown(text)}: Kubernetes sets this for a Service named reinfer-ews; "
-                    "rename the Service, set enableServiceLinks: false in the pod, or set the variable yourself",
-                )
 
 
 def _check_addresses(tree: Tree) -> None:

@@ -387,6 +387,10 @@ def test_a_remote_config_is_for_later() -> None:
             "line 1, column 9: a text must not go over the end of a line, or hold a tab: write \\n or \\t",
         ),
         ("[" * 100_000, "not a config: nested too deeply, or with a number of thousands of digits"),
+        (
+            '{"a": ' + "[" * 600 + "]" * 600 + "}",
+            "not a config: nested too deeply, or with a number of thousands of digits",
+        ),
     ],
 )
 def test_not_json(tmp_path: Path, text: str | bytes, says: str) -> None:
