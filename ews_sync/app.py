@@ -40,8 +40,25 @@ def run(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Gives the exit code; raises the `EwsSyncError` that an operator must act on."""
     configure_logging(settings.debug_level, stream=sys.stderr, redactor=Redactor.of(settings))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Appliance(settings, SystemClock()).run())
+        runner.run(run_until_signalled(Appliance(settings, SystemClock())))
     return 0
+
+
+async def run_until_signalled(appliance: Appliance) -> None:
+    """Run; SIGTERM or SIGINT asks for an orderly end, and a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    log = structlog.get_logger("ews_sync.app")
+
+    def signalled(number: signal.Signals) -> None:
+        if appliance.stopping:
+            log.warning("stopped at once, by a second signal", signal=number.name)
+            os._exit(128 + number)
+        log.info("stopping: what is being stored is finished first", signal=number.name)
+        appliance.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled, number)
+    await appliance.run()
 
 
 class Appliance:
@@ -69,10 +86,7 @@ class Appliance:
         self.server = StatusServer(settings.bind, self.status, clock)
 
     async def run(self) -> None:
-        """Run until `stop` or a signal. Raises the error that asks for an operator."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, number)
+        """Run until `stop`. Raises the error that asks for an operator."""
         await self.server.start()
         try:
             self._say_hello()
@@ -81,19 +95,17 @@ class Appliance:
             await self.server.aclose()
         self._log.info("stopped")
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
     def stop(self) -> None:
         """Ask for an orderly end."""
         self.status.stopping = True
         self._stop.set()
         if self._engine is not None:
             self._engine.stop()
-
-    def _signalled(self, number: signal.Signals) -> None:
-        if self._stop.is_set():
-            self._log.warning("stopped at once, by a second signal", signal=number.name)
-            os._exit(128 + number)
-        self._log.info("stopping: what is being stored is finished first", signal=number.name)
-        self.stop()
 
     def _say_hello(self) -> None:
         settings = self._settings

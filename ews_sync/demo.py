@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import uvloop
 
-from ews_sync.app import Appliance
+from ews_sync.app import Appliance, run_until_signalled
 from ews_sync.clock import SystemClock
 from ews_sync.errors import ConfigurationError
 from ews_sync.server.report import Moment, as_text
@@ -84,7 +84,7 @@ async def _run(options: DemoOptions, directory: Path) -> int:
             arrivals = asyncio.create_task(_arrive(exchange, options.rate_per_minute))
             display = asyncio.create_task(_display(appliance, server.url, directory, sys.stdout))
             try:
-                await appliance.run()
+                await run_until_signalled(appliance)
             finally:
                 for task in (arrivals, display):
                     task.cancel()

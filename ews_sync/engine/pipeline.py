@@ -1,8 +1,9 @@
 """From fetched to confirmed: the queue, the upload workers, and the order in which what belongs together is stored.
 
 Everything goes through one `asyncio.Queue` to so many workers in the whole process; 0 workers means one upload at a
-time, in line with fetching. A sink that is unwell is tried again for as long as it takes, while the mail stays in the
-queue; a failure that asks for an operator fails the mailbox and leaves the others alone.
+time, in line with fetching. A sink that is unwell for everybody (`Scope.PROCESS`) is tried again for as long as it
+takes, while the mail stays in the queue. A failure that asks for an operator fails the mailbox and leaves the others
+alone, and so does one that is only the mailbox's and does not pass within a few tries.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ews_sync.engine.backoff import Backoff
-from ews_sync.errors import Asks, SinkError
+from ews_sync.errors import Asks, Scope, SinkError
 from ews_sync.telemetry.status import Failure
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from ews_sync.engine.ledger import Step
     from ews_sync.model import Clock, Email, Receipt, Sink
     from ews_sync.telemetry.status import Status
+
+_TRIES = 5
+"""How often a batch is tried before its mailbox fails, when the trouble may be the mailbox's alone."""
+_LONG_WAIT = 60.0
+"""Seconds. Whoever is asked to wait for longer does so without holding a worker."""
 
 
 class Lane:
@@ -103,7 +109,6 @@ class Pipeline:
         self._clock = clock
         self._workers = workers
         self._queue: asyncio.Queue[Batch] = asyncio.Queue(maxsize=max(1, workers))
-        self._one_at_a_time = asyncio.Lock()
         self._closing = asyncio.Event()
         self._in_flight = 0
         self._empty = asyncio.Event()
@@ -116,25 +121,34 @@ class Pipeline:
         return self._workers == 0
 
     async def submit(self, batch: Batch) -> None:
-        """Hand a batch over; its lane hears when it is confirmed. Waits while the queue is full."""
+        """Hand a batch over; its lane hears when it is confirmed.
+
+        Waits while the queue is full, while the batch is behind others of its lane (so that no worker is held up by
+        it), and in line until it is stored. Cancelled before it got into the queue, the batch is given up; after that,
+        it takes its way.
+        """
         self._in_flight += 1
         self._empty.clear()
         batch.lane.enter(batch, ordered=self._sink.ordered)
-        if self.in_line:
-            async with self._one_at_a_time:
-                await self._process(batch)
-            return
         try:
+            for earlier in batch.behind:
+                await earlier.wait()
             await self._queue.put(batch)
         except asyncio.CancelledError:
             self._finish(batch)
             raise
+        if self.in_line:
+            await batch.done.wait()
 
     async def run(self) -> None:
-        """Run the workers until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for number in range(self._workers):
-                group.create_task(self._work(), name=f"upload-{number}")
+        """Run the workers until cancelled; what is still in the queue then is given up."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(max(1, self._workers)):
+                    group.create_task(self._work(), name=f"upload-{number}")
+        finally:
+            while not self._queue.empty():
+                self._finish(self._queue.get_nowait())
 
     async def drain(self, grace: float) -> bool:
         """Let what is in the pipeline finish, for at most `grace` seconds.
@@ -150,36 +164,43 @@ class Pipeline:
     async def _work(self) -> None:
         while True:
             batch = await self._queue.get()
-            await self._process(batch)
-
-    async def _process(self, batch: Batch) -> None:
-        try:
-            for earlier in batch.behind:
-                await earlier.wait()
-            if batch.lane.failure is None:
+            try:
                 receipt = await self._put(batch)
                 if receipt is not None:
                     batch.lane.confirm(batch, receipt)
-        finally:
-            self._finish(batch)
+            finally:
+                self._finish(batch)
 
     async def _put(self, batch: Batch) -> Receipt | None:
+        """Have the batch stored, trying again while that makes sense; None when its lane has failed."""
         backoff = Backoff(first=0.5, longest=60.0)
-        while True:
+        while batch.lane.failure is None:
             try:
                 receipt = await self._sink.put(batch.emails)
             except SinkError as error:
-                if error.asks is not Asks.RETRY or self._closing.is_set():
+                wait = max(backoff.next(), error.retry_after or 0.0)
+                if self._gives_up(error, wait, backoff.failures):
                     batch.lane.fail(error)
                     return None
-                self._note_trouble(error)
-                await self._wait(error.retry_after or backoff.next())
+                if error.scope is Scope.PROCESS:
+                    self._note_trouble(error)
+                await self._wait(wait)
                 if self._closing.is_set():
                     batch.lane.fail(error)
-                    return None
             else:
                 self._note_recovery()
                 return receipt
+        return None
+
+    def _gives_up(self, error: SinkError, wait: float, failures: int) -> bool:
+        """Tell whether a failure is the lane's to deal with.
+
+        What is wrong for everybody is waited out. What may be wrong with one bucket must not hold up the workers and
+        the memory of the others: its mailbox fails, and comes back later.
+        """
+        if error.asks is not Asks.RETRY or self._closing.is_set():
+            return True
+        return error.scope is not Scope.PROCESS and (failures >= _TRIES or wait > _LONG_WAIT)
 
     async def _wait(self, seconds: float) -> None:
         """Wait, but not on when the process is told to stop."""

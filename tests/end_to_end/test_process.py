@@ -1,0 +1,223 @@
+"""The real command as a process: signals, kill -9, a second start, wrong credentials, check, demo."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from ews_sync.simulator.faults import Latency, SoapFault
+from ews_sync.simulator.life import Life
+from ews_sync.simulator.mail import MailFactory, populate
+from tests.end_to_end.world import PASSWORD
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.end_to_end.world import World
+
+ADDRESS = "abc@example.com"
+COMMAND = (sys.executable, "-c", "import sys; from ews_sync.cli import main; sys.exit(main())")
+
+
+def environment(world: World, **keys: object) -> dict[str, str]:
+    path = world.directory.parent / "config.json"
+    path.write_text(json.dumps(world.config(**keys)))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("REINFER")}
+    return kept | {"REINFER_EWS_CONFIG": str(path)}
+
+
+async def start(world: World, *arguments: str, variables: dict[str, str] | None = None) -> Process:
+    given = ("--local-files-prefix", str(world.directory), "--bind", "127.0.0.1:0", *arguments)
+    return await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *given,
+        env=environment(world) if variables is None else variables,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+@asynccontextmanager
+async def process(world: World, *arguments: str, **keys: object) -> AsyncIterator[Process]:
+    """Run the command; whatever happens, it is gone at the end."""
+    running = await start(world, *arguments, variables=environment(world, **keys))
+    output = asyncio.create_task(running.communicate())
+    world.process = running
+    try:
+        yield running
+    finally:
+        world.process = None
+        if running.returncode is None:
+            running.kill()
+        await output
+
+
+@pytest.mark.parametrize("form", ["eml", "jsonl"])
+async def test_kill_nine_again_and_again_loses_nothing(world: World, form: str) -> None:
+    populate(world.mailbox(), 400, factory=MailFactory(11))
+    life, chance = Life(world.exchange, seed=4), random.Random(4)
+    world.server.faults.add(Latency(0.02), operation="GetItem")
+    keys = {"reinfer_batch_size": 5, "emails_per_folder": 60, "poll_frequency": 0.1}
+    fetched: Counter[str] = Counter()
+    for _ in range(8):
+        world.server.log.clear()
+        goal = chance.randint(1, 12)
+        async with process(world, "--local-files-format", form, **keys) as running:
+            while len(world.server.log.of("GetItem")) < goal and not world.server.log.counts["FindFolder"] > 6:
+                assert running.returncode is None, "it ended by itself"
+                await asyncio.sleep(0.01)
+            running.kill()
+        life.step()
+        fetched.update(item for record in world.server.log.of("GetItem") for item in record.item_ids)
+    world.server.log.clear()
+    async with process(world, "--local-files-format", form, **keys):
+        if form == "eml":
+            await world.until(lambda: not world.missing(), "all mail on disk")
+        else:
+            wanted = len(world.expected())
+            await world.until(lambda: len({line["id"] for line in whole_lines(world)}) >= wanted, "all lines", 60)
+    fetched.update(item for record in world.server.log.of("GetItem") for item in record.item_ids)
+    everything = sum(fetched.values())
+    assert everything < 2.5 * len(fetched), "a start must not fetch everything again"
+    if form == "jsonl":
+        # An email that was moved is there once for each of its folders; nothing is there twice for the same one.
+        seen = Counter((line["id"], tuple(line["metadata"]["folder"])) for line in whole_lines(world))
+        assert [key for key, count in seen.items() if count > 1] == []
+
+
+def whole_lines(world: World) -> list[dict[str, object]]:
+    try:
+        return world.lines()  # type: ignore[return-value] - it is being written
+    except json.JSONDecodeError:
+        return []
+
+
+async def test_sigterm_ends_it_in_an_orderly_way(world: World) -> None:
+    populate(world.mailbox(), 300)
+    world.server.faults.add(Latency(0.05), operation="GetItem")
+    running = await start(world, variables=environment(world, reinfer_batch_size=5))
+    await world.until(lambda: len(world.server.log.of("GetItem")) > 3, "fetching")
+    running.send_signal(signal.SIGTERM)
+    _, errors = await running.communicate()
+    assert running.returncode == 0, errors.decode()
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert lines[-1]["event"] == "stopped"
+    assert PASSWORD not in errors.decode()
+    stored = len(world.stored())
+    world.server.log.clear()
+    async with process(world, reinfer_batch_size=5):
+        await world.until(lambda: not world.missing(), "the rest")
+    again = sum(record.item_count for record in world.server.log.of("GetItem"))
+    assert stored + again <= len(list(world.mailbox().items())), "what was stored is not fetched again"
+
+
+async def test_a_second_start_on_the_same_directory_is_refused_in_one_line(world: World) -> None:
+    world.mailbox().folder("Inbox").deliver(b"Subject: one\r\nMessage-ID: <1@x>\r\n\r\nhello\r\n")
+    async with process(world):
+        await world.until(lambda: world.stored(), "the first one's work")
+        second = await start(world)
+        _, errors = await second.communicate()
+    assert second.returncode == 1
+    last = errors.decode().splitlines()[-1]
+    assert last.startswith("reinfer-ews: mailbox abc@example.com is already being synced")
+    assert "Traceback" not in errors.decode()
+
+
+async def test_refused_credentials_end_it_with_one_clear_line(world: World) -> None:
+    world.mailbox()
+    world.mailbox("xyz@example.com")
+    variables = environment(world) | {"REINFER_EWS_AUTH_PASS": "wrong"}
+    running = await start(world, variables=variables)
+    _, errors = await running.communicate()
+    assert running.returncode == 1
+    assert "refused the user name or password" in errors.decode().splitlines()[-1]
+    assert world.server.log.statuses[401] == 1, "a wrong password must be tried once: accounts get locked"
+
+
+async def test_status_and_probes_answer(world: World) -> None:
+    populate(world.mailbox(), 20)
+    running = await start(world)
+    assert running.stderr is not None
+    address = ""
+    while not address:
+        line = json.loads(await running.stderr.readline())
+        address = line.get("listening", "")
+    async with httpx.AsyncClient(base_url=address, trust_env=False) as client:
+        ready = None
+        while ready != 200:
+            ready = (await client.get("/readyz")).status_code
+        assert (await client.get("/healthz")).status_code == 200
+        status = (await client.get("/status")).json()
+        text = (await client.get("/status", params={"format": "text"})).text
+        assert (await client.get("/nothing")).status_code == 404
+    assert [mailbox["mailbox"] for mailbox in status["mailboxes"]] == [ADDRESS]
+    assert ADDRESS in text
+    assert PASSWORD not in json.dumps(status) + text
+    running.send_signal(signal.SIGTERM)
+    await running.communicate()
+    assert running.returncode == 0
+
+
+async def test_check_says_what_is_fine_and_what_is_not(world: World) -> None:
+    populate(world.mailbox(), 20)
+    world.mailbox("xyz@example.com")
+    running = await start(world, "check")
+    output, _ = await running.communicate()
+    assert running.returncode == 0
+    assert "Inbox/Claims" in output.decode()
+    assert "all 2 mailboxes are fine" in output.decode()
+    world.server.faults.add(SoapFault("ErrorNonExistentMailbox"), mailbox="xyz@example.com")
+    running = await start(world, "check")
+    output, errors = await running.communicate()
+    assert running.returncode == 1
+    assert "FAILED  xyz@example.com" in output.decode()
+    assert "primary SMTP address" in output.decode()
+    assert "1 of 2 mailboxes need attention" in output.decode()
+    assert errors == b""
+    assert not (world.directory / "data").exists(), "check must change nothing"
+
+
+async def test_shards_of_one_cluster_share_a_directory(world: World) -> None:
+    for number in range(6):
+        mailbox = world.mailbox(f"m{number}@example.com")
+        mailbox.folder("Inbox").deliver(
+            f"Subject: s\r\nMessage-ID: <{number}@x>\r\n\r\nhello\r\n".encode(),
+            received=datetime.now(UTC) - timedelta(days=1),
+        )
+    addresses = list(world.exchange.mailboxes)
+    async with (
+        process(world, "--shard-name", "ews-0", "--total-shards", "2"),
+        process(world, "--shard-name", "ews-1", "--total-shards", "2"),
+    ):
+        await world.until(lambda: all(world.stored(address) for address in addresses), "every mailbox, by either shard")
+
+
+async def test_the_demo_runs_and_says_where_the_mail_is(tmp_path: Path) -> None:
+    running = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *("demo", "--directory", str(tmp_path / "demo"), "--bind", "127.0.0.1:0", "--emails", "30", "--rate", "600"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    while len(list((tmp_path / "demo").rglob("*.eml"))) < 60:
+        assert running.returncode is None
+        await asyncio.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    output, errors = await running.communicate()
+    assert running.returncode == 0, errors.decode()
+    assert "http://127.0.0.1:" in output.decode()
+    assert str(tmp_path / "demo" / "data") in output.decode().splitlines()[-1]
+    assert errors == b""
