@@ -16,7 +16,7 @@ import codecs
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ews_sync.sinks.mime_headers import (
     Field,
@@ -27,6 +27,9 @@ from ews_sync.sinks.mime_headers import (
     usable_charset,
     value_of,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _DEEPEST = 50
 """Parts nested deeper are kept as one opaque body."""
@@ -44,6 +47,20 @@ _JUNK = b"!#$%&'()*,.:;<>?"
 
 _Piece: TypeAlias = bytes | memoryview
 """What is given out: new bytes, or a view of those that stay as they are."""
+
+
+def is_utf8(chunks: Iterable[bytes]) -> bool:
+    """Tell whether a message that comes in pieces is valid UTF-8, and so is its own text."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for chunk in chunks:
+            # ASCII, which most mail is, need not be decoded; but it must not stand inside a character.
+            if decoder.getstate()[0] or not chunk.isascii():
+                decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def mime_text(data: bytes) -> str:
