@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import certifi
 
+from ews_sync.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from ews_sync.settings.exchange import Exchange
 
@@ -18,18 +20,36 @@ def tls_context(exchange: Exchange) -> ssl.SSLContext:
 
     The system's certificate authorities (SSL_CERT_FILE honoured), those of `ews_ssl_ca_bundle` besides.
 
-    Without `ssl_verify` no certificate is looked at; whoever calls this says so loudly.
+    Without `ssl_verify` no certificate is looked at; whoever calls this says so loudly. Raises `ConfigurationError`
+    when the bundle cannot be read, or the ciphers are none that OpenSSL knows.
     """
     context = ssl.create_default_context()
-    paths = ssl.get_default_verify_paths()
-    if not (paths.cafile or (paths.capath and any(os.scandir(paths.capath)))):
+    if not _has_system_store():
         # A minimal image may have no system store.
         context.load_verify_locations(cafile=str(Path(certifi.where())))
     if exchange.ssl_ca_bundle is not None:
-        context.load_verify_locations(cafile=str(exchange.ssl_ca_bundle))
+        try:
+            context.load_verify_locations(cafile=str(exchange.ssl_ca_bundle))
+        except OSError as error:
+            reason = "it holds no certificates (PEM)" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConfigurationError((f"ews_ssl_ca_bundle: {exchange.ssl_ca_bundle}: {reason}",)) from error
     if exchange.ssl_ciphers is not None:
-        context.set_ciphers(exchange.ssl_ciphers)
+        try:
+            context.set_ciphers(exchange.ssl_ciphers)
+        except ssl.SSLError as error:
+            raise ConfigurationError((f"ews_ssl_ciphers: OpenSSL knows none of {exchange.ssl_ciphers!r}",)) from error
     if not exchange.ssl_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _has_system_store() -> bool:
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile:
+        return True
+    try:
+        with os.scandir(paths.capath or "") as entries:
+            return any(entries)
+    except OSError:
+        return False

@@ -6,33 +6,26 @@ What the bytes say is the reader's to tell.
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import random
-import ssl
 import uuid
 import zlib
+from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import httpx
 import structlog
 
 from ews_sync import __version__
-from ews_sync.errors import (
-    Asks,
-    AuthenticationError,
-    ConnectionFailedError,
-    EwsSyncError,
-    ProtocolError,
-    Scope,
-    SourceError,
-    ThrottledError,
-)
+from ews_sync.errors import Asks, ConnectionFailedError, ProtocolError, Scope, SourceError, ThrottledError
+from ews_sync.sources.ews.codes import TIMED_OUT
+from ews_sync.sources.ews.connections import Connections
+from ews_sync.sources.ews.contact import FirstContact
 from ews_sync.sources.ews.throttle import Gate
+from ews_sync.sources.ews.trouble import connection_error, content_type, retry_after, status_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from ews_sync.model import Clock
 
@@ -44,10 +37,8 @@ _TIMEOUT = httpx.Timeout(connect=15, read=150, write=60, pool=None)
 """Exchange executes a request for up to a minute before it gives up, so reading waits longer than that."""
 _DEADLINE = 1800.0
 _PIECE = 64 * 1024
-_EWS_IN_EXCHANGE_ONLINE = (
-    "Exchange Online blocks EWS by default since 1 October 2026 unless the tenant allow-lists the application, and ends it on 1 April 2027: "
-    "ask the tenant's administrator to allow this application (Set-OrganizationConfig EwsEnabled / EwsApplicationAccessPolicy)"
-)
+_PAUSE_EVERY = 1024 * 1024
+_XML = frozenset({"text/xml", "application/soap+xml", "application/xml"})
 
 
 class Reader(Protocol[T_co]):
@@ -67,7 +58,8 @@ class Reader(Protocol[T_co]):
 class Call:
     """A request ready to be sent. `doing` is for messages; `principal` is whom the server throttles.
 
-    `anchor` the impersonated mailbox, if any.
+    `anchor` is the impersonated mailbox, if any; `max_answer` how many bytes an answer can have; `attempts` how often
+    the call is sent at most to a server that is not busy, where that is less often than the policy says.
     """
 
     doing: str
@@ -75,12 +67,13 @@ class Call:
     principal: str
     anchor: str | None = None
     compressed: bool = True
-    max_answer: int = 256 * 1024 * 1024
+    max_answer: int = 64 * 1024 * 1024
+    attempts: int = 100
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a failing request is sent again before its caller hears of it, and how long to wait in between, in seconds."""
+    """How often a request is sent before its caller hears of a failure, and how long to wait in between, in seconds."""
 
     attempts: int = 4
     first_wait: float = 1.0
@@ -104,12 +97,14 @@ class Client:
         retry: RetryPolicy | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._url = url
+        self._url = httpx.URL(url)
         self._http = http
         self._clock = clock
         self._retry = retry or RetryPolicy()
         self._jitter = jitter
         self._gates: dict[str, Gate] = {}
+        self._contact = FirstContact()
+        self._connections = Connections(http)
         self._log = structlog.get_logger("ews_sync.ews")
 
     def gate(self, principal: str) -> Gate:
@@ -117,7 +112,7 @@ class Client:
         return self._gates.setdefault(principal, Gate(self._clock))
 
     async def send(self, call: Call, new_reader: Callable[[], Reader[T]]) -> T:
-        """Send the call until it is answered, at most as often as the policy allows.
+        """Send the call until it is answered, at most as often as the policy and the call allow.
 
         `new_reader` makes a reader for each attempt.
         """
@@ -127,80 +122,121 @@ class Client:
             attempt += 1
             try:
                 async with gate.passage():
-                    answer = await self._attempt(call, new_reader())
+                    return await self._noting(gate, call, new_reader())
             except SourceError as error:
-                if isinstance(error, ThrottledError):
-                    gate.was_busy(error.retry_after)
-                if error.asks is not Asks.RETRY or attempt >= self._retry.attempts:
+                # What this machine lacks (scope PROCESS) does not come back by asking the server again.
+                if error.asks is not Asks.RETRY or error.scope is Scope.PROCESS:
                     raise
+                if attempt >= self._attempts(call, error):
+                    raise
+                # Who is throttled waits at the gate.
                 wait = 0.0 if isinstance(error, ThrottledError) else self._wait(error, attempt)
                 self._log.debug(
                     "request failed, trying again",
                     doing=call.doing,
                     problem=error.summary,
+                    request_id=error.request_id,
                     attempt=attempt,
                     wait=round(wait, 1),
                 )
-                await self._clock.sleep(wait)
-            else:
-                gate.succeeded()
-                return answer
+            await self._clock.sleep(wait)
 
-    def _wait(self, error: EwsSyncError, attempt: int) -> float:
+    def _attempts(self, call: Call, error: SourceError) -> int:
+        """Give how many attempts are enough.
+
+        A busy server says nothing about this call; one that took too long over it does.
+        """
+        if isinstance(error, ThrottledError) and error.code != TIMED_OUT:
+            return self._retry.attempts
+        return min(self._retry.attempts, call.attempts)
+
+    async def _noting(self, gate: Gate, call: Call, reader: Reader[T]) -> T:
+        """Attempt once, and tell the gate how it went before anybody else is let through."""
+        try:
+            answer = await self._attempt(call, reader)
+        except ThrottledError as error:
+            gate.was_busy(error.retry_after)
+            raise
+        gate.succeeded()
+        return answer
+
+    def _wait(self, error: SourceError, attempt: int) -> float:
         return error.retry_after if error.retry_after is not None else self._retry.wait(attempt, self._jitter())
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        await self._connections.aclose()
 
     async def _attempt(self, call: Call, reader: Reader[T]) -> T:
         request_id = str(uuid.uuid4())
         done = False
+        deadline = asyncio.timeout(_DEADLINE)
         try:
-            async with asyncio.timeout(_DEADLINE):
-                request = self._http.build_request(
-                    "POST", self._url, content=call.content, headers=_headers(call, request_id), timeout=_TIMEOUT
-                )
-                response = await self._http.send(request, stream=True)
+            async with deadline:
+                response = await self._respond(call, request_id)
                 try:
                     answer = await self._read(call, response, reader)
                 finally:
-                    await response.aclose()
+                    await self._connections.close(response)
             done = True
         except SourceError as error:
-            error.request_id = request_id
+            error.request_id = error.request_id or request_id
             raise
-        except TimeoutError as error:
-            raise ConnectionFailedError(
-                f"{call.doing}: the server's answer did not end within {_DEADLINE:.0f} s", request_id=request_id
-            ) from error
-        except (httpx.HTTPError, httpx.StreamError, zlib.error, ssl.SSLError, OSError) as error:
-            raise _connection_error(call.doing, error, request_id) from error
+        # RuntimeError is what httpx has for a closed client, and uvloop for a transport that closes underneath it.
+        except (httpx.HTTPError, httpx.InvalidURL, zlib.error, OSError, RuntimeError, UnicodeError) as error:
+            if isinstance(error, TimeoutError) and deadline.expired():
+                raise ConnectionFailedError(
+                    f"{call.doing}: the server's answer did not end within {_DEADLINE:.0f} s", request_id=request_id
+                ) from error
+            raise connection_error(call.doing, error, self._url, request_id) from error
         else:
             return answer
         finally:
             if not done:
                 reader.discard()
 
+    async def _respond(self, call: Call, request_id: str) -> httpx.Response:
+        """Send, and give the response as soon as its headers are there."""
+        request = self._http.build_request(
+            "POST", self._url, content=call.content, headers=_headers(call, request_id), timeout=_TIMEOUT
+        )
+        async with self._contact.passage():
+            try:
+                response = await self._connections.send(request)
+            except httpx.HTTPError as error:
+                raise connection_error(call.doing, error, self._url, request_id) from error
+            if response.status_code in {200, 500}:
+                self._contact.taken()
+            if response.status_code != 401:
+                return response
+            await self._connections.close(response)
+            refusal = status_error(call.doing, response, self._clock.now())
+            refusal.request_id = request_id
+            self._contact.refused(refusal)
+            raise refusal
+
     async def _read(self, call: Call, response: httpx.Response, reader: Reader[T]) -> T:
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        is_xml = kind in {"text/xml", "application/soap+xml", "application/xml"}
-        if response.status_code not in {200, 500} or not is_xml:
-            raise _status_error(call.doing, response, kind, self._clock.now())
+        if response.status_code not in {200, 500} or content_type(response) not in _XML:
+            raise status_error(call.doing, response, self._clock.now())
+        received = at_pause = 0
         try:
-            received = 0
-            async for piece in _decoded(response):
-                received += len(piece)
-                if received > call.max_answer:
-                    raise ProtocolError(f"{call.doing}: the server's answer does not end ({received} bytes so far)")
-                reader.feed(piece)
+            async with aclosing(_decoded(response)) as pieces:
+                async for piece in pieces:
+                    received += len(piece)
+                    if received > call.max_answer:
+                        raise ProtocolError(f"{call.doing}: the server's answer does not end ({received} bytes so far)")
+                    reader.feed(piece)
+                    if received - at_pause > _PAUSE_EVERY:
+                        # What is in the buffers, or well compressed, comes without a wait: others want to run, too.
+                        at_pause = received
+                        await asyncio.sleep(0)
             return reader.close()
         except ThrottledError as error:
-            error.retry_after = error.retry_after or _retry_after(response, self._clock.now())
+            error.retry_after = error.retry_after or retry_after(response, self._clock.now())
             raise
 
 
-def _headers(call: Call, request_id: str) -> dict[str, str]:
+def _headers(call: Call, request_id: str) -> list[tuple[bytes, bytes]]:
     headers = {
         "Content-Type": "text/xml; charset=utf-8",
         "Accept": "text/xml",
@@ -211,104 +247,36 @@ def _headers(call: Call, request_id: str) -> dict[str, str]:
     }
     if call.anchor is not None:
         headers["X-AnchorMailbox"] = call.anchor
-    return headers
+    # In bytes, since an address can have letters that are not ASCII, which httpx does not take in text.
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
-async def _decoded(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield the body in pieces of bounded size, however far its compression expands."""
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+async def _decoded(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """Yield the body in pieces of bounded size, however far its compression expands.
+
+    It comes from the stream itself: httpx's own iterators close it at the end, where a cancellation would do harm
+    (see `connections`).
+    """
+    stream = response.stream
+    assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 - an asynchronous client has no other
+    encoding = str(response.headers.get("content-encoding", "")).strip().lower()
     if encoding in {"", "identity"}:
-        async for piece in response.aiter_raw(_PIECE):
+        async for piece in stream:
             yield piece
         return
-    if encoding not in {"gzip", "deflate"}:
+    if encoding not in {"gzip", "x-gzip", "deflate"}:
         raise ProtocolError(f"the server answered in an encoding that was not asked for: {encoding[:40]}")
     inflate = zlib.decompressobj(wbits=47)
-    async for piece in response.aiter_raw():
+    behind = 0
+    async for piece in stream:
+        if inflate.eof:
+            # What comes behind the end is nobody's, and zlib would keep it all.
+            behind += len(piece)
+            if behind > _PAUSE_EVERY:
+                raise ProtocolError("the server's compressed answer does not end where it says")
+            continue
         data = piece
         while data:
             yield inflate.decompress(data, _PIECE)
             data = inflate.unconsumed_tail
     yield inflate.flush()
-
-
-def _connection_error(doing: str, error: Exception, request_id: str) -> ConnectionFailedError:
-    text = " ".join(str(error).split())[:300] or type(error).__name__
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return ConnectionFailedError(
-            f"{doing}: the server's certificate could not be verified: {text}",
-            hint='set "ews_ssl_ca_bundle" to the file with your certificate authority\'s certificate',
-            code="CERTIFICATE_VERIFY_FAILED",
-            request_id=request_id,
-        )
-    match error:
-        case httpx.ConnectTimeout() | httpx.ConnectError():
-            summary = f"{doing}: cannot connect to the Exchange server: {text}"
-            hint = "check the server's name and port in the config, DNS, and that the network lets this machine through"
-        case httpx.TimeoutException():
-            summary, hint = f"{doing}: the Exchange server did not answer in time ({type(error).__name__})", ""
-        case _:
-            summary, hint = f"{doing}: the connection to the Exchange server broke: {text}", ""
-    return ConnectionFailedError(summary, hint=hint, request_id=request_id)
-
-
-def _status_error(doing: str, response: httpx.Response, kind: str, now: datetime) -> SourceError:  # noqa: PLR0911
-    status = response.status_code
-    code = f"HTTP {status}"
-    match status:
-        case 401:
-            return AuthenticationError(
-                f"{doing}: the Exchange server refused the user name or password",
-                code=code,
-                hint="check auth_user and the password (REINFER_EWS_AUTH_PASS), and that the server allows this auth_type",
-            )
-        case 403:
-            return SourceError(
-                f"{doing}: the Exchange server forbids it", asks=Asks.STOP, code=code, hint=_EWS_IN_EXCHANGE_ONLINE
-            )
-        case 404 | 405 | 410:
-            return ProtocolError(
-                f"{doing}: there is no EWS at {response.request.url.copy_with(userinfo=b'')}",
-                asks=Asks.STOP,
-                code=code,
-                hint="check ews_endpoint, or host and port, in the config",
-            )
-        case 429 | 503:
-            return ThrottledError(
-                f"{doing}: the Exchange server is busy or not available",
-                code=code,
-                retry_after=_retry_after(response, now),
-            )
-        case 301 | 302 | 303 | 307 | 308 if "location" in response.headers:
-            return ProtocolError(
-                f"{doing}: the server redirects to another address, which is not followed",
-                code=code,
-                hint="set ews_endpoint to the EWS address itself, as Get-WebServicesVirtualDirectory shows it",
-            )
-        case 200:
-            return ConnectionFailedError(
-                f"{doing}: the server answered with {kind or 'something unnamed'} instead of XML",
-                code=code,
-                hint="a proxy, a load balancer or a log-in page may have answered in the server's place",
-            )
-        case _:
-            return SourceError(
-                f"{doing}: the server answered HTTP {status}",
-                code=code,
-                scope=Scope.MAILBOX,
-                retry_after=_retry_after(response, now),
-            )
-
-
-def _retry_after(response: httpx.Response, now: datetime) -> float | None:
-    """Read Retry-After, in seconds or as a date (RFC 9110 section 10.2.3)."""
-    text = response.headers.get("retry-after", "").strip()
-    if text.isdigit():
-        return float(text)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())

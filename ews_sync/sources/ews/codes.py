@@ -21,6 +21,9 @@ from ews_sync.errors import (
 
 NO_ERROR = "NoError"
 BATCH_STOPPED = "ErrorBatchProcessingStopped"
+TIMED_OUT = "ErrorTimeoutExpired"
+NO_RESPONSE_CODE = "NoResponseCode"
+"""Ours, for an error that a server gives no code to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ def _denied(hint: str) -> Meaning:
 
 
 _IMPERSONATION = _denied(
-    'grant the service account the ApplicationImpersonation role (OAuth2: full_access_as_app), or set "access_type": "delegate"'
+    "grant the service account the ApplicationImpersonation role (OAuth2: full_access_as_app), "
+    'or set "access_type": "delegate"'
 )
 
 CODES: dict[str, Meaning] = {
@@ -69,7 +73,7 @@ CODES: dict[str, Meaning] = {
     "ErrorExceededFindCountLimit": _THROTTLED,
     "ErrorTooManyObjectsOpened": _THROTTLED,
     "ErrorExceededSubscriptionCount": _THROTTLED,
-    "ErrorTimeoutExpired": Meaning(Asks.RETRY, ThrottledError),
+    TIMED_OUT: Meaning(Asks.RETRY, ThrottledError),
     # the server or the way to the mailbox is unwell for a while
     "ErrorMailboxMoveInProgress": _TEMPORARY,
     "ErrorMailboxStoreUnavailable": _TEMPORARY,
@@ -83,6 +87,12 @@ CODES: dict[str, Meaning] = {
     "ErrorNoRespondingCASInDestinationSite": _TEMPORARY,
     "ErrorProxyRequestNotAllowed": _TEMPORARY,
     "ErrorProxyCallFailed": _TEMPORARY,
+    "ErrorProxyRequestProcessingFailed": _TEMPORARY,
+    "ErrorProxyServiceDiscoveryFailed": _TEMPORARY,
+    "ErrorProxyTokenExpired": _TEMPORARY,
+    "ErrorNoApplicableProxyCASServersAvailable": _TEMPORARY,
+    "ErrorServiceUnavailable": _TEMPORARY,
+    "ErrorMailboxLogonFailed": _TEMPORARY,
     "ErrorQuotaExceeded": _TEMPORARY,
     BATCH_STOPPED: _TEMPORARY,
     "ErrorInternalServerError": Meaning(Asks.RETRY),
@@ -97,6 +107,9 @@ CODES: dict[str, Meaning] = {
     "ErrorUnsupportedMimeConversion": _NEVER_HEALS,
     "ErrorMessageSizeExceeded": _NEVER_HEALS,
     "ErrorDataSizeLimitExceeded": _NEVER_HEALS,
+    "ErrorAttachmentNestLevelLimitExceeded": _NEVER_HEALS,
+    "ErrorVirusDetected": _NEVER_HEALS,
+    "ErrorVirusMessageDeleted": _NEVER_HEALS,
     # gone: moved or deleted since it was listed
     "ErrorItemNotFound": _GONE,
     "ErrorMessageNotFound": _GONE,
@@ -120,6 +133,10 @@ CODES: dict[str, Meaning] = {
     "ErrorImpersonateUserDenied": _IMPERSONATION,
     "ErrorImpersonationDenied": _IMPERSONATION,
     "ErrorImpersonationFailed": _IMPERSONATION,
+    "ErrorInvalidExchangeImpersonationHeaderData": _IMPERSONATION,
+    "ErrorInvalidUserPrincipalName": _denied("check the address in the config"),
+    "ErrorAccountSuspend": _denied("the account is suspended: see the tenant's administrator"),
+    "ErrorOrganizationAccessBlocked": _denied("the organization is blocked: see the tenant's administrator"),
     "ErrorAccountDisabled": _denied(
         "the account is disabled in Active Directory: enable it, or take the mailbox out of the config"
     ),

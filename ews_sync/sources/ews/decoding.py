@@ -8,21 +8,25 @@ expand; external ones are never fetched.
 
 from __future__ import annotations
 
-import binascii
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lxml import etree
 
 from ews_sync.errors import ConnectionFailedError, ProtocolError
-from ews_sync.model import Mime, MimeBytes
-from ews_sync.sources.ews.codes import error_for
+from ews_sync.sources.ews.codes import NO_ERROR, NO_RESPONSE_CODE, error_for
 from ews_sync.sources.ews.encoding import MESSAGES_NS, SOAP_NS, TYPES_NS
+from ews_sync.sources.ews.mime import Base64Reader, MemoryWriter, MimeWriter
 from ews_sync.sources.ews.operations import Answer, ResponseMessage
 from ews_sync.sources.ews.records import Node, change_record, folder_record, item_record
 from ews_sync.sources.ews.wire import XmlMender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+
+    # Exists only in the stubs.
+    _TargetBase = etree.ParserTarget[None]
+else:
+    _TargetBase = object
 
 _M = f"{{{MESSAGES_NS}}}"
 _T = f"{{{TYPES_NS}}}"
@@ -31,86 +35,28 @@ _BODY = f"{{{SOAP_NS}}}Body"
 _FAULT = f"{{{SOAP_NS}}}Fault"
 _MIME_CONTENT = f"{_T}MimeContent"
 _SERVER_VERSION = f"{_T}ServerVersionInfo"
+_RESPONSE_MESSAGES = f"{_M}ResponseMessages"
 _ROOT_FOLDER = f"{_M}RootFolder"
+_ITEMS = frozenset({f"{_M}Items", f"{_T}Items"})
+_FOLDERS = frozenset({f"{_M}Folders", f"{_T}Folders"})
+_CHANGES = f"{_M}Changes"
+_CONTAINERS = _ITEMS | _FOLDERS | {_CHANGES}
+_LAST = frozenset({f"{_M}IncludesLastItemInRange", f"{_M}IncludesLastFolderInRange"})
 
 _MESSAGE_DEPTH = 4
 """Envelope, Body, XxxResponse, ResponseMessages, XxxResponseMessage: the depth of the last, the first being 0."""
 _MAX_DEPTH = 64
 _MAX_RECORD_NODES = 50_000
 _MAX_RECORD_TEXT = 8 * 1024 * 1024
-
-
-class MimeWriter(Protocol):
-    """Takes a message's bytes as they come off the wire."""
-
-    def write(self, data: bytes) -> None:
-        """Take the next bytes."""
-
-    def finish(self) -> Mime:
-        """Give the whole message."""
-
-    def discard(self) -> None:
-        """Throw away what came so far."""
-
-
-class MemoryWriter:
-    """Keeps the message in memory."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """Take the next bytes."""
-        self._pieces.append(data)
-
-    def finish(self) -> Mime:
-        """Give the whole message."""
-        return MimeBytes(b"".join(self._pieces))
-
-    def discard(self) -> None:
-        """Throw away what came so far."""
-        self._pieces.clear()
-
-
-class Base64Reader:
-    """Decodes base64 text that arrives in pieces cut anywhere.
-
-    White space is passed by, anything else foreign is damage.
-    """
-
-    def __init__(self, writer: MimeWriter) -> None:
-        self._writer = writer
-        self._rest = b""
-        self.damaged = False
-
-    def feed(self, text: str) -> None:
-        """Take the next characters."""
-        if self.damaged:
-            return
-        try:
-            data = text.encode("ascii")
-        except UnicodeEncodeError:
-            self.damaged = True
-            return
-        if b"\n" in data or b" " in data or b"\r" in data or b"\t" in data:
-            data = data.translate(None, b" \t\r\n")
-        if self._rest:
-            data = self._rest + data
-        cut = len(data) - len(data) % 4
-        self._rest = data[cut:]
-        if cut:
-            try:
-                self._writer.write(binascii.a2b_base64(data[:cut], strict_mode=True))
-            except binascii.Error:
-                self.damaged = True
-
-    def finish(self) -> Mime | None:
-        """Give the message, or None when its base64 was damaged or cut short."""
-        if self.damaged or self._rest:
-            self.damaged = True
-            self._writer.discard()
-            return None
-        return self._writer.finish()
+_MAX_NODES = 500_000
+_MAX_TEXT = 32 * 1024 * 1024
+_MAX_MESSAGES = 10_000
+"""What an answer can have besides messages' bytes. The largest honest one has a few tens of thousands of elements."""
+_MAX_SILENCE = 4 * 1024 * 1024
+"""How many bytes can come without the parser making anything of them: it keeps an unfinished tag or comment whole."""
+_LONGEST_BACKOFF = 24 * 3600 * 1000
+"""Milliseconds. Whoever asks for more is broken, and would stop the mailbox for good."""
+_LONGEST_CODE = 100
 
 
 class AnswerReader:
@@ -118,7 +64,7 @@ class AnswerReader:
 
     `doing` names the request in errors. Raises `ProtocolError` or `ConnectionFailedError` when the bytes are no EWS
     answer, and the error that the server's code asks for when the answer is a SOAP fault; a code in a single response
-    message is the caller's to look at.
+    message is the caller's to look at. What `new_writer` makes can raise a `SourceError` of its own.
     """
 
     def __init__(self, doing: str, new_writer: Callable[[], MimeWriter] = MemoryWriter) -> None:
@@ -134,6 +80,7 @@ class AnswerReader:
             encoding="utf-8",
         )
         self._received = 0
+        self._silence = 0
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the response's body."""
@@ -147,7 +94,8 @@ class AnswerReader:
             raise ConnectionFailedError(f"{self._doing}: the server's answer was empty")
         try:
             self._parser.close()
-        except etree.XMLSyntaxError as error:
+        except (etree.XMLSyntaxError, _RefusedError) as error:
+            # At its end the parser makes what it can of half a tag, which may be refused.
             raise ConnectionFailedError(
                 f"{self._doing}: the server's answer was cut short after {self._received} bytes",
                 hint="a proxy or load balancer on the way may have ended it",
@@ -167,6 +115,7 @@ class AnswerReader:
     def _parse(self, data: bytes) -> None:
         if not data:
             return
+        before = self._target.events
         try:
             self._parser.feed(data)
         except etree.XMLSyntaxError as error:
@@ -175,7 +124,13 @@ class AnswerReader:
                 hint="a proxy or load balancer on the way may have answered in the server's place",
             ) from error
         except _RefusedError as error:
-            raise ProtocolError(f"{self._doing}: the server's answer {error}") from None
+            raise self._refused(error) from None
+        self._silence = self._silence + len(data) if self._target.events == before else 0
+        if self._silence > _MAX_SILENCE:
+            raise self._refused(_RefusedError("has a tag or a comment that does not end"))
+
+    def _refused(self, error: _RefusedError) -> ProtocolError:
+        return ProtocolError(f"{self._doing}: the server's answer {error}")
 
 
 class _RefusedError(Exception):
@@ -186,26 +141,29 @@ def _place(error: etree.XMLSyntaxError) -> str:
     return f"line {error.lineno}, column {error.offset}"
 
 
-class _Target:
+class _Target(_TargetBase):
     """What lxml calls as it reads. Keeps the open record as light nodes, and nothing of what is behind it."""
 
     def __init__(self, new_writer: Callable[[], MimeWriter]) -> None:
         self._new_writer = new_writer
         self._path: list[str] = []
         self._record: list[Node] = []
-        self._record_nodes = 0
-        self._record_text = 0
+        self._record_nodes = self._record_text = 0
+        self._nodes = self._text = 0
         self._mime: Base64Reader | None = None
+        self._mime_node: Node | None = None
         self._message: ResponseMessage | None = None
         self.messages: list[ResponseMessage] = []
         self.fault: Node | None = None
         self.server_version = ""
         self.saw_body = False
+        self.events = 0
 
     def doctype(self, *_: object) -> None:
         raise _RefusedError("has a document type declaration, which EWS never sends")
 
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self.events += 1
         path = self._path
         depth = len(path)
         if depth >= _MAX_DEPTH:
@@ -214,71 +172,107 @@ class _Target:
         if self._record:
             self._start_in_record(tag, attributes)
         elif depth > _MESSAGE_DEPTH:
-            if tag == _ROOT_FOLDER:
-                self._root_folder(attributes)
-            elif tag not in _CONTAINERS:
-                self._start_record(tag, attributes)
+            self._start_in_message(tag, attributes)
         elif depth == _MESSAGE_DEPTH:
-            self._message = ResponseMessage(response_class=attributes.get("ResponseClass", "Success"))
-        elif depth == 0 and tag != _ENVELOPE:
-            raise _RefusedError(f"is no SOAP envelope but <{tag.rpartition('}')[2][:40]}>")
-        elif tag == _SERVER_VERSION:
-            self.server_version = ".".join(
-                attributes.get(key, "?")
-                for key in ("MajorVersion", "MinorVersion", "MajorBuildNumber", "MinorBuildNumber")
-            )
-        elif depth == 1 and tag == _BODY:
-            self.saw_body = True
-        elif depth == 2 and tag == _FAULT:
-            self._start_record(tag, attributes)
+            self._start_message(tag, attributes)
+        else:
+            self._start_envelope(depth, tag, attributes)
 
     def end(self, _tag: str) -> None:
+        self.events += 1
         self._path.pop()
         if self._record:
             self._end_in_record()
         elif len(self._path) == _MESSAGE_DEPTH and self._message is not None:
-            self.messages.append(self._message)
-            self._message = None
+            self._end_message(self._message)
 
     def data(self, text: str) -> None:
+        self.events += 1
         if self._mime is not None:
             self._mime.feed(text)
         elif self._record:
-            self._record_text += len(text)
-            if self._record_text > _MAX_RECORD_TEXT:
-                raise _RefusedError("has a record that is larger than any server makes")
+            self._count_text(len(text))
             self._record[-1].pieces.append(text)
 
     def close(self) -> None:
         """End of the document; lxml wants the method."""
 
     def discard(self) -> None:
-        if self._mime is not None:
-            self._mime.damaged = True
-            self._mime.finish()
+        self._drop_mime()
         for message in self.messages + ([self._message] if self._message else []):
             for item in message.items:
                 if item.mime is not None:
                     item.mime.close()
 
-    def _start_record(self, tag: str, attributes: Mapping[str, str]) -> None:
-        self._record_nodes = self._record_text = 0
-        self._record.append(Node(tag, dict(attributes)))
+    # --- Outside of records ------------------------------------------------------------------------------------------
 
-    def _start_in_record(self, tag: str, attributes: Mapping[str, str]) -> None:
-        self._record_nodes += 1
-        if self._record_nodes > _MAX_RECORD_NODES:
-            raise _RefusedError("has a record with more elements than any server makes")
-        parent = self._record[-1]
-        node = Node(tag, dict(attributes) if attributes else {})
-        parent.children.append(node)
+    def _start_envelope(self, depth: int, tag: str, attributes: dict[str, str]) -> None:
+        if depth == 0 and tag != _ENVELOPE:
+            raise _RefusedError(f"is no SOAP envelope but <{tag.rpartition('}')[2][:40]}>")
+        if tag == _SERVER_VERSION:
+            self.server_version = ".".join(
+                attributes.get(key, "?")[:20]
+                for key in ("MajorVersion", "MinorVersion", "MajorBuildNumber", "MinorBuildNumber")
+            )
+        elif depth == 1 and tag == _BODY:
+            self.saw_body = True
+        elif depth == 2 and tag == _FAULT and self._path[1] == _BODY:
+            self._start_record(tag, attributes)
+
+    def _start_message(self, tag: str, attributes: dict[str, str]) -> None:
+        if self._path[1] != _BODY or self._path[3] != _RESPONSE_MESSAGES or not tag.startswith(_M):
+            return
+        if len(self.messages) >= _MAX_MESSAGES:
+            raise _RefusedError("has more response messages than anybody asked for")
+        self._message = ResponseMessage(response_class=attributes.get("ResponseClass", "Success")[:40])
+
+    def _start_in_message(self, tag: str, attributes: dict[str, str]) -> None:
+        if self._message is None or tag in _CONTAINERS:
+            return
+        if tag == _ROOT_FOLDER:
+            self._message.last = _boolean(attributes.get("IncludesLastItemInRange"))
+            self._message.total = _integer(attributes.get("TotalItemsInView"))
+        else:
+            self._start_record(tag, attributes)
+
+    def _end_message(self, message: ResponseMessage) -> None:
+        if message.response_class == "Error" and message.code in {NO_ERROR, ""}:
+            message.code = NO_RESPONSE_CODE
+        self.messages.append(message)
+        self._message = None
+
+    # --- In records --------------------------------------------------------------------------------------------------
+
+    def _start_record(self, tag: str, attributes: dict[str, str]) -> None:
+        self._record_nodes = self._record_text = 0
+        self._record.append(self._new_node(tag, attributes))
+
+    def _start_in_record(self, tag: str, attributes: dict[str, str]) -> None:
+        node = self._new_node(tag, attributes)
+        self._record[-1].children.append(node)
         self._record.append(node)
-        if tag == _MIME_CONTENT and len(self._record) == 2:
+        if tag == _MIME_CONTENT and len(self._record) == 2 and self._mime_node is None and self._path[-3] in _ITEMS:
             self._mime = Base64Reader(self._new_writer())
+            self._mime_node = node
+
+    def _new_node(self, tag: str, attributes: dict[str, str]) -> Node:
+        self._record_nodes += 1
+        self._nodes += 1
+        if self._record_nodes > _MAX_RECORD_NODES or self._nodes > _MAX_NODES:
+            raise _RefusedError("has more elements than any server makes")
+        if attributes:
+            self._count_text(sum(map(len, attributes.values())))
+        return Node(tag, dict(attributes) if attributes else {})
+
+    def _count_text(self, length: int) -> None:
+        self._record_text += length
+        self._text += length
+        if self._record_text > _MAX_RECORD_TEXT or self._text > _MAX_TEXT:
+            raise _RefusedError("is larger than any server makes it")
 
     def _end_in_record(self) -> None:
         node = self._record.pop()
-        if self._mime is not None and node.tag == _MIME_CONTENT:
+        if node is self._mime_node and self._mime is not None:
             node.mime = self._mime.finish()
             node.mime_damaged = self._mime.damaged
             self._mime = None
@@ -286,69 +280,78 @@ class _Target:
             self._finish_record(node)
 
     def _finish_record(self, node: Node) -> None:
-        if node.tag == _FAULT:
-            self.fault = node
-        elif self._message is not None:
+        if self._message is not None:
             _take(self._message, self._path[-1], node)
+        elif node.tag == _FAULT:
+            self.fault = node
+        if self._path[-1] not in _ITEMS or not node.tag.startswith(_T):
+            self._drop_mime()
+        self._mime_node = None
 
-    def _root_folder(self, attributes: Mapping[str, str]) -> None:
-        message = self._message
-        if message is None:
-            return
-        message.last = attributes.get("IncludesLastItemInRange", "true").lower() in {"true", "1"}
-        message.total = _integer(attributes.get("TotalItemsInView"))
-        message.next_offset = _integer(attributes.get("IndexedPagingOffset"))
-
-
-_CONTAINERS = frozenset({f"{_M}Items", f"{_T}Items", f"{_M}Folders", f"{_T}Folders", f"{_M}Changes"})
+    def _drop_mime(self) -> None:
+        """Give back the message of the open record."""
+        if self._mime is not None:
+            self._mime.damaged = True
+            self._mime.finish()
+            self._mime = None
+        if self._mime_node is not None and self._mime_node.mime is not None:
+            self._mime_node.mime.close()
 
 
 def _take(message: ResponseMessage, container: str, node: Node) -> None:
-    """Put a finished record where it belongs in its response message."""
-    if container in {f"{_M}Items", f"{_T}Items"}:
+    """Put a finished record where it belongs in its response message. Foreign elements belong nowhere."""
+    if container not in _CONTAINERS:
+        _take_field(message, node)
+    elif not node.tag.startswith(_T):
+        return
+    elif container in _ITEMS:
         message.items.append(item_record(node))
-    elif container in {f"{_M}Folders", f"{_T}Folders"}:
+    elif container in _FOLDERS:
         message.folders.append(folder_record(node))
-    elif container == f"{_M}Changes":
-        change = change_record(node)
-        if change is not None:
-            message.changes.append(change)
-    elif node.tag == f"{_M}ResponseCode":
-        message.code = node.text
-    elif node.tag == f"{_M}MessageText":
+    elif (change := change_record(node)) is not None:
+        message.changes.append(change)
+
+
+def _take_field(message: ResponseMessage, node: Node) -> None:
+    tag = node.tag
+    if tag == f"{_M}ResponseCode":
+        message.code = node.text[:_LONGEST_CODE]
+    elif tag == f"{_M}MessageText":
         message.text = node.text
-    elif node.tag == f"{_M}MessageXml":
+    elif tag == f"{_M}MessageXml":
         message.backoff = _backoff(node)
-    elif node.tag == f"{_M}SyncState":
-        message.sync_state = node.text
-    elif node.tag in {f"{_M}IncludesLastItemInRange", f"{_M}IncludesLastFolderInRange"}:
-        message.last = node.text.lower() in {"true", "1"}
+    elif tag == f"{_M}SyncState":
+        message.sync_state = node.text or None
+    elif tag in _LAST:
+        message.last = _boolean(node.text)
 
 
 def _fault_facts(fault: Node) -> tuple[str, str, float | None]:
     """Find code, text and back-off in a SOAP fault, wherever in its detail a server puts them."""
-    code, text, backoff, fault_code = "", "", None, ""
+    found: dict[str, str] = {}
+    backoff: float | None = None
     for node in fault.walk():
         name = node.tag.rpartition("}")[2]
-        if name == "ResponseCode":
-            code = node.text
-        elif name == "faultstring":
-            text = node.text
-        elif name == "faultcode":
-            fault_code = node.text.rpartition(":")[2]
-        elif name == "MessageXml":
+        if name == "MessageXml":
             backoff = _backoff(node)
-    if not code and fault_code.startswith("Error"):
-        code = fault_code
-    return code or "SoapFault", text, backoff
+        elif node.text:
+            found.setdefault(name, node.text)
+    # The code is where Microsoft puts it; else what stands in its place, as long as it is a name.
+    fault_code = found.get("faultcode", "").rpartition(":")[2]
+    code = found.get("ResponseCode") or (fault_code if fault_code.startswith("Error") else "")
+    return code[:_LONGEST_CODE] or "SoapFault", found.get("faultstring") or found.get("Message", ""), backoff
 
 
 def _backoff(message_xml: Node) -> float | None:
     for node in message_xml.walk():
         if node.attributes.get("Name") == "BackOffMilliseconds":
             milliseconds = _integer(node.text)
-            return None if milliseconds is None else max(0, milliseconds) / 1000
+            return None if milliseconds is None else min(max(0, milliseconds), _LONGEST_BACKOFF) / 1000
     return None
+
+
+def _boolean(text: str | None) -> bool | None:
+    return {"true": True, "1": True, "false": False, "0": False}.get((text or "").strip().lower())
 
 
 def _integer(text: str | None) -> int | None:

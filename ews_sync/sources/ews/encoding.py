@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lxml import etree
 from lxml.builder import ElementMaker
 
+from ews_sync.errors import Asks, ProtocolError
 from ews_sync.model import Order
 from ews_sync.sources.ews.operations import (
     Access,
@@ -44,6 +45,9 @@ DELETED_COUNT_TOTAL = 0x670B
 SEARCH_KEY = 0x300B
 """PidTagSearchKey (MS-OXPROPS): survives moves, and is copied to copies."""
 
+NOT_XML = "NotXml"
+"""Ours, for what was to be sent and cannot be."""
+
 _NSMAP = {"s": SOAP_NS, "m": MESSAGES_NS, "t": TYPES_NS}
 _S = ElementMaker(namespace=SOAP_NS, nsmap=_NSMAP)
 _M = ElementMaker(namespace=MESSAGES_NS, nsmap=_NSMAP)
@@ -73,7 +77,21 @@ _TIME_FIELD = {Order.RECEIVED: "item:DateTimeReceived", Order.CREATED: "item:Dat
 
 
 def encode(operation: Operation, access: Access) -> bytes:
-    """Give the SOAP envelope that asks for `operation` on behalf of `access`."""
+    """Give the SOAP envelope that asks for `operation` on behalf of `access`.
+
+    Raises `ProtocolError` when an id, a sync state or an address has characters that no XML can hold.
+    """
+    try:
+        return _envelope(operation, access)
+    except ValueError as error:
+        raise ProtocolError(
+            f"{type(operation).__name__} for {access.mailbox!r} cannot be written as XML: {error}",
+            asks=Asks.STOP,
+            code=NOT_XML,
+        ) from error
+
+
+def _envelope(operation: Operation, access: Access) -> bytes:
     header = _S.Header(_T.RequestServerVersion(Version=SERVER_VERSION))
     if access.impersonate:
         header.append(_T.ExchangeImpersonation(_T.ConnectingSID(_T.PrimarySmtpAddress(access.mailbox))))
@@ -174,4 +192,5 @@ def _extended(tag: int, kind: str) -> Element:
 
 
 def _utc(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime, which gives the year 1 one digit.
+    return f"{moment.replace(microsecond=0, tzinfo=None).isoformat()}Z"

@@ -147,6 +147,7 @@ class ResponseMessage:
     """One response message of an answer: its code, its fields, and the records in it, in their order.
 
     `code` is `NoError` or the server's code verbatim; `backoff` is `BackOffMilliseconds` in seconds, None where absent.
+    `last` is IncludesLastItemInRange or IncludesLastFolderInRange, None where the server does not say.
     """
 
     response_class: str = "Success"
@@ -154,9 +155,8 @@ class ResponseMessage:
     text: str = ""
     backoff: float | None = None
     sync_state: str | None = None
-    last: bool = True
+    last: bool | None = None
     total: int | None = None
-    next_offset: int | None = None
     folders: list[FolderRecord] = field(default_factory=list)
     items: list[ItemRecord] = field(default_factory=list)
     changes: list[ChangeRecord] = field(default_factory=list)

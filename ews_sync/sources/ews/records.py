@@ -90,15 +90,15 @@ def change_record(node: Node) -> ChangeRecord | None:
     """Make an entry of a change feed into a record; None when it names nothing."""
     kind = _local(node.tag)
     fields = _by_name(node)
-    if "ItemId" in fields:
+    if _id(fields, "ItemId"):
         return ChangeRecord(kind, ref=ItemRef(_id(fields, "ItemId")))
-    if "FolderId" in fields:
+    if _id(fields, "FolderId"):
         return ChangeRecord(kind, folder=FolderRecord(_id(fields, "FolderId"), "", "", "Folder"))
-    for child in node.children:
+    for child in fields.values():
         below = _by_name(child)
-        if "ItemId" in below:
+        if _id(below, "ItemId"):
             return ChangeRecord(kind, ref=_item_ref(child, below))
-        if "FolderId" in below:
+        if _id(below, "FolderId"):
             return ChangeRecord(kind, folder=folder_record(child))
     return None
 

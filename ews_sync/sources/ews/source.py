@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -9,9 +10,9 @@ import structlog
 from ews_sync.errors import CursorRejectedError, FolderGoneError, ProtocolError
 from ews_sync.model import Change, ChangeKind, ChangePage, Folder, FolderActivity, ListPage, Order
 from ews_sync.sources.ews.client import Call
-from ews_sync.sources.ews.codes import NO_ERROR, error_for
-from ews_sync.sources.ews.decoding import AnswerReader, MimeWriter
-from ews_sync.sources.ews.encoding import encode
+from ews_sync.sources.ews.codes import NO_ERROR, error_for, meaning_of
+from ews_sync.sources.ews.decoding import AnswerReader
+from ews_sync.sources.ews.encoding import NOT_XML, encode
 from ews_sync.sources.ews.hydration import Hydrator
 from ews_sync.sources.ews.operations import (
     MAX_CHANGES_RETURNED,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from ews_sync.model import Clock, Fetched, ItemRef, Mailbox
     from ews_sync.sources.ews.client import Client
+    from ews_sync.sources.ews.mime import MimeWriter
 
 _KINDS = {
     "Create": ChangeKind.CREATED,
@@ -55,6 +57,8 @@ _REFUSED_REQUEST = frozenset(
     }
 )
 _MAX_FOLDERS = 100_000
+_MAX_MESSAGES_ANSWER = 4 * 1024**3
+"""Bytes of an answer with messages: base64 of the 2 GB that Exchange takes at most, and room besides."""
 
 
 class EwsSource:
@@ -77,7 +81,7 @@ class EwsSource:
         self._impersonate = impersonate
         self._account = account
         self._new_writer = new_writer
-        self._hydrator = Hydrator(clock, self._ask_items)
+        self._hydrator = Hydrator(clock, self._ask_items, self.newest)
         self._without_undated = False
         self._log = structlog.get_logger("ews_sync.ews")
 
@@ -99,23 +103,24 @@ class EwsSource:
         """Give the next page of SyncFolderItems."""
         size = MAX_CHANGES_RETURNED if limit is None else max(1, min(limit, MAX_CHANGES_RETURNED))
         operation = SyncFolderItems(folder.id, cursor, limit=size, ids_only=ids_only)
-        message = await self._ask_one(
-            operation, mailbox, f"reading the changes of {_name(folder)} in {mailbox.address}"
-        )
+        doing = f"reading the changes of {_name(folder)} in {mailbox.address}"
+        try:
+            message = await self._ask_one(operation, mailbox, doing)
+        except ProtocolError as error:
+            if error.code != NOT_XML or cursor is None:
+                raise
+            raise CursorRejectedError(f"{doing}: the position is damaged") from error
         if message.sync_state is None:
-            raise ProtocolError(
-                f"SyncFolderItems for {_name(folder)} in {mailbox.address}: the answer has no SyncState"
-            )
-        if not message.last and message.sync_state == cursor:
-            raise ProtocolError(
-                f"SyncFolderItems for {_name(folder)} in {mailbox.address}: the server goes round in circles"
-            )
+            raise ProtocolError(f"{doing}: the answer has no SyncState")
+        last = message.last if message.last is not None else not message.changes
+        if not last and message.sync_state == cursor:
+            raise ProtocolError(f"{doing}: the server goes round in circles")
         changes = tuple(
             Change(_KINDS[change.kind], change.ref)
             for change in message.changes
             if change.ref is not None and change.kind in _KINDS
         )
-        return ChangePage(changes, message.sync_state, message.last)
+        return ChangePage(changes, message.sync_state, last)
 
     async def items(
         self, mailbox: Mailbox, folder: Folder, *, order: Order, since: datetime | None, offset: int = 0
@@ -134,7 +139,8 @@ class EwsSource:
                 "the server cannot list items without a received time; there are hardly ever any", code=error.code
             )
             return ListPage((), last=True, total=0)
-        return ListPage(tuple(item.ref for item in message.items), message.last, message.total)
+        refs = tuple(item.ref for item in message.items if item.ref.id)
+        return ListPage(refs, _is_last(message, offset), message.total)
 
     async def newest(self, mailbox: Mailbox, folder: Folder) -> datetime | None:
         """Ask for the one item received last."""
@@ -159,71 +165,111 @@ class EwsSource:
     # --- Requests ----------------------------------------------------------------------------------------------------
 
     async def _ask(self, operation: Operation, mailbox: Mailbox, doing: str) -> tuple[ResponseMessage, ...]:
-        access = Access(mailbox.address, self._impersonate)
-        call = Call(
-            doing,
-            encode(operation, access),
-            principal=mailbox.address.lower() if self._impersonate else self._account,
-            anchor=mailbox.address if self._impersonate else None,
-            # Base64 of mail hardly shrinks, and inflating it costs more than it saves.
-            compressed=not (isinstance(operation, GetItem) and operation.with_mime),
-            max_answer=2**40 if isinstance(operation, GetItem) else 256 * 1024 * 1024,
-        )
+        call = self._call(operation, mailbox, doing)
         answer = await self._client.send(call, lambda: AnswerReader(doing, self._new_writer))
         return answer.messages
 
     async def _ask_one(self, operation: Operation, mailbox: Mailbox, doing: str) -> ResponseMessage:
         """Ask what is answered with a single response message, and raise what its code asks for."""
-        messages = await self._ask(operation, mailbox, doing)
-        if not messages:
-            raise ProtocolError(f"{doing}: the answer has no response message")
-        message = messages[0]
-        if message.code not in {NO_ERROR, ""} or message.response_class == "Error":
-            error = error_for(message.code, message.text, doing=doing, backoff=message.backoff)
-            if isinstance(error, CursorRejectedError | FolderGoneError):
-                raise error
-            self._note_throttling(mailbox, message)
-            raise error
-        return message
+        call = self._call(operation, mailbox, doing)
+        of_folder = isinstance(operation, FindItem | SyncFolderItems)
+        return await self._client.send(call, lambda: _SingleReader(doing, self._new_writer, of_folder=of_folder))
+
+    def _call(self, operation: Operation, mailbox: Mailbox, doing: str) -> Call:
+        with_mime = isinstance(operation, GetItem) and operation.with_mime
+        call = Call(
+            doing,
+            encode(operation, Access(mailbox.address, self._impersonate)),
+            principal=self._principal(mailbox),
+            anchor=mailbox.address if self._impersonate else None,
+            # Base64 of mail hardly shrinks, and inflating it costs more than it saves.
+            compressed=not with_mime,
+        )
+        if isinstance(operation, GetItem) and with_mime:
+            # One item can spoil a batch, and each attempt may take minutes: have it divided soon.
+            attempts = 2 if len(operation.item_ids) > 1 else call.attempts
+            call = replace(call, max_answer=_MAX_MESSAGES_ANSWER, attempts=attempts)
+        return call
+
+    def _principal(self, mailbox: Mailbox) -> str:
+        """Name whom the server charges: the impersonated mailbox, else the account."""
+        return mailbox.address.lower() if self._impersonate else self._account
 
     async def _ask_items(
         self, mailbox: Mailbox, item_ids: Sequence[str], *, with_mime: bool
     ) -> tuple[ResponseMessage, ...]:
-        messages = await self._ask(
-            GetItem(tuple(item_ids), with_mime), mailbox, f"fetching {len(item_ids)} item(s) of {mailbox.address}"
-        )
+        doing = f"fetching {len(item_ids)} item(s) of {mailbox.address}"
+        messages = await self._ask(GetItem(tuple(item_ids), with_mime), mailbox, doing)
         for message in messages:
-            self._note_throttling(mailbox, message)
+            # A back-off can come inside an answer with HTTP status 200.
+            if message.backoff is not None or message.code == "ErrorServerBusy":
+                self._client.gate(self._principal(mailbox)).was_busy(message.backoff)
         return messages
 
-    def _note_throttling(self, mailbox: Mailbox, message: ResponseMessage) -> None:
-        """Obey a back-off that came inside an answer with HTTP status 200."""
-        if message.backoff is not None or message.code == "ErrorServerBusy":
-            self._client.gate(mailbox.address.lower() if self._impersonate else self._account).was_busy(message.backoff)
-
     async def _find_folders(self, mailbox: Mailbox) -> list[FolderRecord]:
-        records: list[FolderRecord] = []
+        records: dict[str, FolderRecord] = {}
         doing = f"listing the folders of {mailbox.address}"
         while len(records) < _MAX_FOLDERS:
-            message = await self._ask_one(FindFolder(offset=len(records)), mailbox, doing)
-            records += message.folders
-            if message.last or not message.folders:
-                return records
+            before = len(records)
+            message = await self._ask_one(FindFolder(offset=before), mailbox, doing)
+            records.update((record.id, record) for record in message.folders if record.id)
+            if _is_last(message, before):
+                return list(records.values())
+            if len(records) == before:
+                break
         raise ProtocolError(f"{doing}: the list does not end")
 
     async def _sync_hierarchy(self, mailbox: Mailbox) -> list[FolderRecord]:
-        records: list[FolderRecord] = []
+        records: dict[str, FolderRecord] = {}
         state: str | None = None
         doing = f"listing the folders of {mailbox.address}"
         while len(records) < _MAX_FOLDERS:
             message = await self._ask_one(SyncFolderHierarchy(state), mailbox, doing)
-            records += [
-                change.folder for change in message.changes if change.folder is not None and change.kind == "Create"
-            ]
+            for change in message.changes:
+                if change.folder is not None and change.kind in {"Create", "Update"}:
+                    records[change.folder.id] = change.folder
+                elif change.folder is not None and change.kind == "Delete":
+                    records.pop(change.folder.id, None)
+            last = message.last if message.last is not None else not message.changes
+            if last or message.sync_state is None:
+                return list(records.values())
+            if message.sync_state == state:
+                break
             state = message.sync_state
-            if message.last or state is None:
-                return records
         raise ProtocolError(f"{doing}: the list does not end")
+
+
+class _SingleReader:
+    """Reads an answer with a single response message: gives it, or raises what its code asks for.
+
+    With `of_folder` an object that is not found is the folder that was asked about.
+    """
+
+    def __init__(self, doing: str, new_writer: Callable[[], MimeWriter], *, of_folder: bool) -> None:
+        self._doing = doing
+        self._of_folder = of_folder
+        self._reader = AnswerReader(doing, new_writer)
+        self.feed = self._reader.feed
+        self.discard = self._reader.discard
+
+    def close(self) -> ResponseMessage:
+        messages = self._reader.close().messages
+        if not messages:
+            raise ProtocolError(f"{self._doing}: the answer has no response message")
+        message = messages[0]
+        if message.code in {NO_ERROR, ""}:
+            return message
+        if self._of_folder and meaning_of(message.code).gone:
+            raise FolderGoneError(f"{self._doing}: the server answered {message.code}", code=message.code)
+        raise error_for(message.code, message.text, doing=self._doing, backoff=message.backoff)
+
+
+def _is_last(message: ResponseMessage, offset: int) -> bool:
+    """Tell whether a page of FindItem or FindFolder is the last, also where the server does not say."""
+    if message.last is not None:
+        return message.last
+    count = len(message.items) + len(message.folders)
+    return count == 0 or (message.total is not None and offset + count >= message.total)
 
 
 def _mail_folders(records: Sequence[FolderRecord]) -> list[Folder]:

@@ -9,7 +9,7 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, BinaryIO
 
-from ews_sync.errors import SourceError
+from ews_sync.errors import Scope, SourceError
 from ews_sync.model import Mime, MimeBytes
 
 if TYPE_CHECKING:
@@ -21,8 +21,14 @@ IN_MEMORY = 2 * 1024 * 1024
 _PIECE = 256 * 1024
 
 
+class SpoolError(SourceError):
+    """A large message cannot be kept in a temporary file: neither the server's trouble nor the item's."""
+
+    scope = Scope.PROCESS
+
+
 class MimeFile:
-    """A message in a temporary file that has no name, so that nothing of it stays behind whatever happens to the process."""
+    """A message in a temporary file without a name: nothing of it stays behind whatever happens to the process."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -49,7 +55,10 @@ class MimeFile:
 
 
 class SpoolWriter:
-    """Takes a message off the wire, and moves to a temporary file in `directory` when it grows past `in_memory` bytes."""
+    """Takes a message off the wire, into a temporary file in `directory` once it grows past `in_memory` bytes.
+
+    Raises `SpoolError` when it cannot be kept there.
+    """
 
     def __init__(self, directory: Path | None = None, in_memory: int = IN_MEMORY) -> None:
         self._directory = directory
@@ -71,9 +80,8 @@ class SpoolWriter:
                 self._pieces.clear()
             self._write_all(data)
         except OSError as error:
-            raise SourceError(
-                f"cannot keep a large message in a temporary file: {error.strerror or error}",
-                hint=f"make room in {self._directory or tempfile.gettempdir()}, or set TMPDIR to a directory that can be written",
+            raise SpoolError(
+                f"cannot keep a large message in a temporary file: {error.strerror or error}", hint=self._hint()
             ) from error
 
     def finish(self) -> Mime:
@@ -87,6 +95,11 @@ class SpoolWriter:
         self._pieces.clear()
         if self._file is not None:
             self._file.close()
+
+    def _hint(self) -> str:
+        if self._directory is not None:
+            return f"make room in {self._directory}, and see that it is there and can be written"
+        return "make room for temporary files, or set TMPDIR to a directory that can be written"
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(data)

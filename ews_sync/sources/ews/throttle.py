@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,11 @@ class Allowance:
     def after_busy(self, now: float, wait: float | None, *, longest: float = 300.0) -> Allowance:
         """Halve, and wait as long as was asked.
 
-        Without a word (or with 0) twice as long each time, up to `longest` seconds.
+        Without a word (or with 0) twice as long each time, up to `longest` seconds. What is said while we wait answers
+        a request that was on its way before: it can make the wait longer, and is not counted a second time.
         """
+        if now < self.not_before:
+            return replace(self, good=0, not_before=max(self.not_before, now + (wait or 0.0)))
         seconds = wait or min(longest, float(2 ** min(self.busy, 16)))
         return replace(
             self,
@@ -75,8 +78,7 @@ class Gate:
         try:
             yield
         finally:
-            self._active -= 1
-            self._wake()
+            self._leave()
 
     def succeeded(self) -> None:
         """Take note of a good answer."""
@@ -88,27 +90,35 @@ class Gate:
         self.allowance = self.allowance.after_busy(self._clock.monotonic(), retry_after)
 
     async def _enter(self) -> None:
-        if self._active >= self.allowance.limit or self._waiting:
-            place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(place)
-            try:
-                await place
-            except asyncio.CancelledError:
-                if place.done() and not place.cancelled():
-                    self._active -= 1
-                    self._wake()
-                else:
-                    self._waiting.remove(place)
-                raise
-        else:
+        if self._active < self.allowance.limit and not self._waiting:
             self._active += 1
+        else:
+            await self._wait_for_place()
         try:
             while (wait := self.wait_left) > 0:
                 await self._clock.sleep(wait)
-        except asyncio.CancelledError:
-            self._active -= 1
-            self._wake()
+        except BaseException:
+            self._leave()
             raise
+
+    async def _wait_for_place(self) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                # The place was given at the very moment at which nobody wanted it any more.
+                self._leave()
+            else:
+                # `_wake` may have passed it by already.
+                with suppress(ValueError):
+                    self._waiting.remove(place)
+            raise
+
+    def _leave(self) -> None:
+        self._active -= 1
+        self._wake()
 
     def _wake(self) -> None:
         while self._waiting and self._active < self.allowance.limit:

@@ -2,7 +2,7 @@
 
 Servers emit character references such as `&#x0;` or `&#xFFFF;`, and at times the raw bytes, inside subjects and
 names. One such subject must cost neither the page nor the mailbox, so what XML 1.0 section 2.2 forbids becomes
-U+FFFD. Base64 has none of it and passes untouched.
+U+FFFD, and a raw control character a space. Base64 has none of it and passes untouched.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import codecs
 import re
 
-_REFERENCE = re.compile(rb"&#(?:[xX]([0-9a-fA-F]+)|([0-9]+));")
+# The length is bounded so that what is held back at the end of a piece is, too; nobody writes more leading zeros.
+_REFERENCE = re.compile(rb"&#(?:[xX]([0-9a-fA-F]{1,64})|([0-9]{1,64}));")
+_BEGUN_REFERENCE = re.compile(rb"&(?:#(?:[xX][0-9a-fA-F]{0,64}|[0-9]{0,64}))?\Z")
+_LONGEST_REFERENCE = 68
 _REPLACEMENT = b"&#xFFFD;"
-_LONGEST_REFERENCE = 32
 _FORBIDDEN_BYTES = bytes(byte for byte in range(0x20) if byte not in b"\t\n\r")
 _SPACES = bytes.maketrans(_FORBIDDEN_BYTES, b" " * len(_FORBIDDEN_BYTES))
 _NON_CHARACTERS = str.maketrans({0xFFFE: "\ufffd", 0xFFFF: "\ufffd"})
@@ -41,7 +43,7 @@ class XmlMender:
         self._carry = b""
         if not final:
             cut = data.rfind(b"&", max(0, len(data) - _LONGEST_REFERENCE))
-            if cut >= 0 and b";" not in data[cut:]:
+            if cut >= 0 and _BEGUN_REFERENCE.match(data, cut):
                 data, self._carry = data[:cut], data[cut:]
         return _REFERENCE.sub(_mended_reference, data) if b"&#" in data else data
 

@@ -1,0 +1,87 @@
+"""Requests over httpx that can be cancelled at any moment without harm.
+
+A cancellation that hits httpcore's pool while it hands out or takes back a connection costs that connection for good
+(measured with httpcore 1.0: after a few hundred cancellations the pool is empty, and everything waits for ever). So
+these steps run as tasks of their own, and whoever is cancelled leaves them behind to finish. And nobody waits inside
+the pool: places are given out here, where waiting can be cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    import httpx
+
+T = TypeVar("T")
+
+AT_ONCE = 32
+"""How many requests run at once; the pool must have at least as many connections."""
+
+
+class Connections:
+    """Sends requests, at most `at_once` of them at the same time."""
+
+    def __init__(self, http: httpx.AsyncClient, at_once: int = AT_ONCE) -> None:
+        self._http = http
+        self._places = asyncio.Semaphore(at_once)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        """Send the request; give the response once its headers are there. It must be closed with `close`.
+
+        Raises what httpx raises.
+        """
+        await self._places.acquire()
+        return await self._finish(self._send(request), undo=self._close)
+
+    async def close(self, response: httpx.Response) -> None:
+        """Give the connection back."""
+        await self._finish(self._close(response))
+
+    async def aclose(self) -> None:
+        """Stop what is still under way, and close all connections."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._http.aclose()
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await self._http.send(request, stream=True, follow_redirects=False)
+        except BaseException:
+            self._places.release()
+            raise
+
+    async def _close(self, response: httpx.Response) -> None:
+        try:
+            await response.aclose()
+        finally:
+            self._places.release()
+
+    async def _finish(
+        self, work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, object]] | None = None
+    ) -> T:
+        """Do `work` to its end. When the caller is cancelled meanwhile, `undo` gives back what came of it."""
+        task = self._start(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(partial(self._left_behind, undo))
+            raise
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _left_behind(self, undo: Callable[[T], Coroutine[Any, Any, object]] | None, task: asyncio.Task[T]) -> None:
+        # Asking for the exception also keeps asyncio from complaining that nobody did.
+        if not task.cancelled() and task.exception() is None and undo is not None:
+            self._start(undo(task.result())).add_done_callback(partial(self._left_behind, None))

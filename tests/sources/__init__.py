@@ -1,0 +1,1 @@
+"""The sources room: the EWS client, and logging in."""

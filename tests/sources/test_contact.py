@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ews_sync.errors import AuthenticationError, ConnectionFailedError
+from ews_sync.sources.ews.contact import FirstContact
+
+
+async def test_one_at_a_time_until_the_credentials_are_taken_and_then_all_at_once() -> None:
+    contact, inside, most = FirstContact(), 0, []
+
+    async def ask() -> None:
+        nonlocal inside
+        async with contact.passage():
+            inside += 1
+            most.append(inside)
+            await asyncio.sleep(0)
+            contact.taken()
+            inside -= 1
+
+    await asyncio.gather(*(ask() for _ in range(5)))
+    assert most == [1] * 5
+    most.clear()
+    await asyncio.gather(*(ask() for _ in range(5)))
+    assert max(most) == 5
+
+
+async def test_a_refusal_holds_for_everybody_and_is_met_once() -> None:
+    contact, tries = FirstContact(), 0
+
+    async def ask() -> None:
+        nonlocal tries
+        async with contact.passage():
+            tries += 1
+            await asyncio.sleep(0)
+            error = AuthenticationError("no", code="HTTP 401", request_id="r1")
+            contact.refused(error)
+            raise error
+
+    results = await asyncio.gather(*(ask() for _ in range(20)), return_exceptions=True)
+    assert tries == 1
+    assert {(type(result), getattr(result, "request_id", "")) for result in results} == {(AuthenticationError, "r1")}
+
+
+async def test_a_refusal_after_the_credentials_were_taken_holds_too() -> None:
+    contact = FirstContact()
+    contact.taken()
+    contact.refused(AuthenticationError("no"))
+    with pytest.raises(AuthenticationError):
+        async with contact.passage():
+            raise AssertionError
+
+
+async def test_those_who_wait_for_one_that_finds_no_server_need_not_find_out_again() -> None:
+    contact, tries = FirstContact(), 0
+
+    async def ask() -> None:
+        nonlocal tries
+        async with contact.passage():
+            tries += 1
+            await asyncio.sleep(0)
+            raise ConnectionFailedError("nobody there")
+
+    results = await asyncio.gather(*(ask() for _ in range(20)), return_exceptions=True)
+    assert tries == 1
+    assert {type(result) for result in results} == {ConnectionFailedError}
+    with pytest.raises(ConnectionFailedError):
+        await ask()
+    assert tries == 2
+
+
+async def test_cancellation_lets_the_next_one_go_ahead() -> None:
+    contact = FirstContact()
+    entered = asyncio.Event()
+
+    async def hang() -> None:
+        async with contact.passage():
+            entered.set()
+            await asyncio.Event().wait()
+
+    hanging = asyncio.create_task(hang())
+    await entered.wait()
+    waiting = asyncio.create_task(hang())
+    await asyncio.sleep(0)
+    entered.clear()
+    hanging.cancel()
+    await entered.wait()
+    waiting.cancel()
+    assert all(
+        isinstance(one, asyncio.CancelledError)
+        for one in await asyncio.gather(hanging, waiting, return_exceptions=True)
+    )
