@@ -20,6 +20,7 @@ COPY --from=build /opt/ews-sync /opt/ews-sync
 ENV PATH=/opt/ews-sync/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    MALLOC_ARENA_MAX=2 \
     REINFER_EWS_BIND=0.0.0.0:8000
 USER 10001:10001
 EXPOSE 8000

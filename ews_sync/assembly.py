@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ews_sync.settings.values import Settings
 
 NO_VERIFICATION = (
-    "certificates are NOT verified (ews_ssl_verify is false): whoever can listen to the network can read the mail and the password. "
-    'Set "ews_ssl_ca_bundle" to your certificate authority instead'
+    "certificates are NOT verified (ews_ssl_verify is false): whoever can listen to the network can read the mail and "
+    'the password. Set "ews_ssl_ca_bundle" to your certificate authority instead'
 )
 
 

@@ -60,9 +60,7 @@ def _make_room(directory: Path) -> None:
     marker = directory / _MARKER
     if directory.exists() and any(directory.iterdir()) and not marker.exists():
         raise ConfigurationError(
-            (
-                f"--directory: {directory} holds files that are not a demo's; name a directory that is empty or not there yet",
-            )
+            (f"--directory: {directory} holds files that are not a demo's; name one that is empty or not there yet",)
         )
     directory.mkdir(parents=True, exist_ok=True)
     for name in ("data", "state", "config"):
@@ -171,8 +169,8 @@ def _plain(appliance: Appliance) -> list[str]:
         last = f"{mailbox.last_stored_at:%H:%M:%S}" if mailbox.last_stored_at else "none yet"
         trouble = f"; {mailbox.failure.reason}" if mailbox.failure is not None else ""
         lines.append(
-            f"{mailbox.address}: {mailbox.phase}, {len(mailbox.folders)} folders, {mailbox.done}/{mailbox.total} caught up, "
-            f"{mailbox.stored} stored, {mailbox.rate.per_second(clock.monotonic()):.1f}/s, last {last}{trouble}"
+            f"{mailbox.address}: {mailbox.phase}, {len(mailbox.folders)} folders, "
+            f"{mailbox.done}/{mailbox.total} caught up, {mailbox.stored} stored, {mailbox.rate.per_second(clock.monotonic()):.1f}/s, last {last}{trouble}"
         )
     return lines
 

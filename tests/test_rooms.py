@@ -1,4 +1,4 @@
-"""The rooms of docs/architecture.md: each may import from those above it, never from one below, never from a sibling."""
+"""The rooms of docs/architecture.md: each imports from those above it, never from one below, never from a sibling."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOMS: tuple[tuple[str, frozenset[str]], ...] = (
     ("server", frozenset({"errors", "model", "settings", "telemetry"})),
     ("simulator", frozenset()),
 )
-"""Each room and the rooms that it may import from, besides itself. What is not listed joins the rooms and may import all."""
+"""Each room and the rooms that it may import from, besides itself. What is not listed may import all."""
 
 FOREIGN = {
     "errors": frozenset[str](),
@@ -89,7 +89,7 @@ def test_rooms_use_only_the_packages_that_are_theirs() -> None:
         wrong += [
             f"{module} imports {name}"
             for name in imported(path)
-            if (top := name.partition(".")[0]) not in sys.stdlib_module_names | {"ews_sync"} | foreign
+            if name.partition(".")[0] not in sys.stdlib_module_names | {"ews_sync"} | foreign
         ]
     assert wrong == []
 

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 class Backoff:
-    """Waits in seconds that double from `first` to `longest`, each shortened by up to a third at random, so that many do not come back at once."""
+    """Waits in seconds that double from `first` to `longest`.
+
+    Each is shortened by up to a third at random, so that many do not come back at once.
+    """
 
     def __init__(self, first: float, longest: float, jitter: Callable[[], float] = random.random) -> None:
         self._first = first

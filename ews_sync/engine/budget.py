@@ -6,6 +6,7 @@ Shared by all mailboxes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 
 
@@ -47,10 +48,13 @@ class ByteBudget:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
+                # The room was granted in the same moment.
                 self.release(size)
             else:
-                self._waiting.remove((size, turn))
+                # Whoever released something since then may have taken the entry out already.
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove((size, turn))
                 self._grant()
             raise
 

@@ -28,7 +28,7 @@ class CheckpointKeeper:
         self._due: dict[str, tuple[Mailbox, MailboxCheckpoint]] = {}
         self._wake = asyncio.Event()
         self._saving = asyncio.Lock()
-        self._failing = False
+        self._failing: set[str] = set()
         self._log = structlog.get_logger("ews_sync.checkpoint")
 
     def moved(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> None:
@@ -59,15 +59,17 @@ class CheckpointKeeper:
         try:
             await self._store.save(mailbox, checkpoint)
         except SinkError as error:
-            if not self._failing:
+            if mailbox.address not in self._failing:
                 self._log.error(
                     "a checkpoint cannot be saved; trying again", mailbox=mailbox.address, problem=str(error)
                 )
-            self._failing = True
+            self._failing.add(mailbox.address)
             return False
-        if self._due.get(mailbox.address) == (mailbox, checkpoint):
+        # Another one may have become due meanwhile. Identity, because comparing large checkpoints costs more than
+        # saving one once too often.
+        if self._due[mailbox.address][1] is checkpoint:
             del self._due[mailbox.address]
-        if self._failing:
-            self._log.info("checkpoints are saved again")
-            self._failing = False
+        if mailbox.address in self._failing:
+            self._failing.discard(mailbox.address)
+            self._log.info("the checkpoint is saved again", mailbox=mailbox.address)
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import random
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,14 +12,15 @@ import structlog
 
 from ews_sync.engine.budget import ByteBudget
 from ews_sync.engine.checkpoints import CheckpointKeeper
-from ews_sync.engine.mailbox import MailboxSync, Parts
+from ews_sync.engine.mailbox import MailboxSync
 from ews_sync.engine.pipeline import Pipeline
+from ews_sync.engine.storing import Parts
 from ews_sync.errors import AlreadyRunningError, SinkError
 from ews_sync.settings.values import Pace
 from ews_sync.telemetry.status import Failure, MailboxProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ews_sync.model import CheckpointStore, Clock, Mailbox, Sink, Source
     from ews_sync.telemetry.status import Status
@@ -32,21 +33,22 @@ _STAGGER = 0.05
 class EngineOptions:
     """How the engine works: the documented pace, and the house's own limits.
 
-    `memory_for_mail` is in bytes, the other numbers with a unit of time in seconds.
+    `memory_for_mail` is in bytes, the other numbers with a unit of time in seconds. `jitter` gives numbers from 0 to 1.
     """
 
     pace: Pace = field(default_factory=Pace)
     fetches_at_once: int = 4
-    memory_for_mail: int = 24 * 1024 * 1024
+    memory_for_mail: int = 8 * 1024 * 1024
     checkpoint_interval: float = 1.0
     overlap: timedelta = timedelta(minutes=10)
     grace: float = 25.0
+    jitter: Callable[[], float] = random.random
 
 
 class Engine:
     """Keeps mailboxes in step until it is stopped."""
 
-    def __init__(  # noqa: PLR0913 - the parts that it joins
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts that it joins
         self,
         mailboxes: Sequence[Mailbox],
         source: Source,
@@ -60,21 +62,24 @@ class Engine:
         self._options = options
         self._clock = clock
         self._status = status
-        self._pipeline = Pipeline(sink, budget, clock, status, workers=options.pace.max_concurrent_uploads)
+        self._pipeline = Pipeline(
+            sink, budget, clock, status, workers=options.pace.max_concurrent_uploads, jitter=options.jitter
+        )
         self._keeper = CheckpointKeeper(store, clock, options.checkpoint_interval)
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("ews_sync.engine")
         parts = Parts(
-            source,
-            sink,
-            store,
-            self._pipeline,
-            budget,
-            self._keeper,
-            clock,
-            options.pace,
-            options.fetches_at_once,
-            options.overlap,
+            source=source,
+            sink=sink,
+            store=store,
+            pipeline=self._pipeline,
+            budget=budget,
+            keeper=self._keeper,
+            clock=clock,
+            pace=options.pace,
+            fetches_at_once=options.fetches_at_once,
+            jitter=options.jitter,
+            overlap=options.overlap,
         )
         self._mailboxes: list[MailboxSync] = []
         for mailbox in mailboxes:
@@ -107,6 +112,8 @@ class Engine:
     async def _open_all(self) -> None:
         """Make every mailbox ready; whoever else keeps one of them in the same place is a reason not to start."""
         for sync in self._mailboxes:
+            if self._stopping.is_set():
+                return
             try:
                 await sync.open()
             except AlreadyRunningError:
@@ -124,7 +131,9 @@ class Engine:
         """Stop fetching, let what is being stored finish, save the checkpoints: in this order."""
         self._status.stopping = True
         await _cancelled(others)
-        if not await self._pipeline.drain(self._options.grace):
+        # A pipeline that has broken down will not finish anything.
+        grace = 0.0 if any(helper.done() for helper in helpers) else self._options.grace
+        if not await self._pipeline.drain(grace):
             self._log.warning(
                 "some mail was still being stored when the time to stop ran out; it will be fetched again"
             )
@@ -136,6 +145,4 @@ class Engine:
 async def _cancelled(tasks: Sequence[asyncio.Task[object]]) -> None:
     for task in tasks:
         task.cancel()
-    for task in tasks:
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await task
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -31,6 +31,7 @@ def plan_feed(
     changes: Iterable[Change],
     *,
     start: datetime | None,
+    listed_until: datetime | None = None,
     known_drafts: Container[str],
     already_read: Container[str],
 ) -> FeedPlan:
@@ -38,7 +39,10 @@ def plan_feed(
 
     Created items are fetched, unless they are no mail, were received before `start`, or are among `already_read`
     (digests of what the backfill has read since the feed was last at its end). Updates matter only for drafts: a
-    draft that is sent in its place is new mail; flags are not uploaded again.
+    draft that is sent in its place is new mail; flags are not uploaded again. A feed tells of an item once, as it is
+    now: one that the backfill read as a draft can come as created, and sent. And one that nobody has read yet, because
+    it is older than `start` or the backfill has not come to it, jumps out of the backfill's way when it is sent: to
+    after `listed_until`, where an unfinished backfill ends.
     """
     fetch: dict[str, ItemRef] = {}
     drafts: set[str] = set()
@@ -50,13 +54,16 @@ def plan_feed(
         match change.kind:
             case ChangeKind.CREATED if ref.is_draft:
                 drafts.add(name)
-            case ChangeKind.CREATED:
-                if ref.is_mail and name not in already_read and not _before(ref, start):
-                    fetch[ref.id] = ref
-            case ChangeKind.UPDATED if was_draft and not ref.is_draft:
+                no_drafts.discard(name)
+            case ChangeKind.CREATED | ChangeKind.UPDATED if was_draft and not ref.is_draft:
                 drafts.discard(name)
                 no_drafts.add(name)
                 if ref.is_mail:
+                    fetch[ref.id] = ref
+            case ChangeKind.UPDATED if not ref.is_draft and ref.is_mail and _jumped(ref, start, listed_until):
+                fetch[ref.id] = ref
+            case ChangeKind.CREATED:
+                if ref.is_mail and name not in already_read and not _before(ref, start):
                     fetch[ref.id] = ref
             case ChangeKind.DELETED:
                 fetch.pop(ref.id, None)
@@ -66,6 +73,15 @@ def plan_feed(
             case _:
                 pass
     return FeedPlan(tuple(fetch.values()), frozenset(drafts), frozenset(no_drafts))
+
+
+def _jumped(ref: ItemRef, start: datetime | None, listed_until: datetime | None) -> bool:
+    """Tell whether an item was received much later than it was made: it was a draft meanwhile."""
+    if ref.received is None or ref.created is None:
+        return False
+    if start is not None and ref.created < start <= ref.received:
+        return True
+    return listed_until is not None and ref.created <= listed_until < ref.received
 
 
 def _before(ref: ItemRef, start: datetime | None) -> bool:

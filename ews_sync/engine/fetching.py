@@ -13,6 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ews_sync.errors import SourceError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -28,8 +30,12 @@ _BATCH_BYTES = 4 * 1024 * 1024
 
 
 def reserved_bytes(refs: Sequence[ItemRef]) -> int:
-    """Give the memory that fetching the items may take; `ItemRef.size` is the server's estimate."""
-    return sum(min(ref.size or _UNKNOWN_SIZE, _IN_MEMORY) for ref in refs)
+    """Give the memory that fetching the items may take.
+
+    `ItemRef.size` is what the item takes in the server's store, where attachments are not in base64: its MIME is
+    larger, by up to a third for the encoding and some more for its headers and line ends.
+    """
+    return sum(min((ref.size or _UNKNOWN_SIZE) * 3 // 2, _IN_MEMORY) for ref in refs)
 
 
 def batches(refs: Sequence[ItemRef], count: int) -> Iterator[tuple[ItemRef, ...]]:
@@ -45,6 +51,13 @@ def batches(refs: Sequence[ItemRef], count: int) -> Iterator[tuple[ItemRef, ...]
         size += estimate
     if batch:
         yield tuple(batch)
+
+
+def close_all(fetched: Sequence[Fetched]) -> None:
+    """Give the room of fetched messages back."""
+    for outcome in fetched:
+        if outcome.email is not None:
+            outcome.email.mime.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +77,29 @@ class FetchOrder:
 class _Running:
     order: FetchOrder
     reserved: int
-    task: asyncio.Task[Sequence[Fetched]]
+    task: asyncio.Task[Sequence[Fetched] | SourceError]
 
 
 class Fetch(Protocol):
     """Fetches items of a folder."""
 
     async def __call__(self, folder: Folder, refs: Sequence[ItemRef]) -> Sequence[Fetched]:
-        """Give one outcome for each ref."""
+        """Give one outcome for each ref. Raises `SourceError`."""
 
 
 class HandOn(Protocol):
-    """Takes fetched items; from then on the `reserved` bytes are its to give back."""
+    """Takes fetched items, or why there are none; from then on the `reserved` bytes are its to give back."""
 
-    async def __call__(self, order: FetchOrder, fetched: Sequence[Fetched], reserved: int) -> None:
+    async def __call__(self, order: FetchOrder, fetched: Sequence[Fetched] | SourceError, reserved: int) -> None:
         """Hand them on to be stored."""
 
 
 class FetchWindow:
-    """Up to `at_once` fetches of one mailbox, and no more than an email every `pause` seconds on average."""
+    """Up to `at_once` fetches of one mailbox, and no more than an email every `pause` seconds on average.
+
+    A fetch that fails is handed on in its turn like any other: whoever waits for its end may be busy with another
+    folder.
+    """
 
     def __init__(  # noqa: PLR0913 - the parts that it joins
         self, fetch: Fetch, hand_on: HandOn, budget: ByteBudget, clock: Clock, *, at_once: int, pause: float
@@ -126,15 +143,17 @@ class FetchWindow:
         ):
             self._budget.release(entry.reserved)
             if not isinstance(outcome, BaseException):
-                for fetched in outcome:
-                    if fetched.email is not None:
-                        fetched.email.mime.close()
+                close_all(outcome)
 
-    async def _run(self, order: FetchOrder) -> Sequence[Fetched]:
-        return await self._fetch(order.folder, order.refs)
+    async def _run(self, order: FetchOrder) -> Sequence[Fetched] | SourceError:
+        try:
+            return await self._fetch(order.folder, order.refs)
+        except SourceError as error:
+            return error
 
     async def _take_first(self) -> None:
         entry = self._running[0]
+        # Until it is handed on, the entry is here for `cancel` to find.
         fetched = await asyncio.shield(entry.task)
         self._running.popleft()
         await self._hand_on(entry.order, fetched, entry.reserved)

@@ -9,7 +9,7 @@ ordered sink's position means just that point.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ews_sync.model import FolderCheckpoint, MailboxCheckpoint
@@ -24,15 +24,30 @@ if TYPE_CHECKING:
 class Step:
     """A piece of work whose effect is applied as one: so many emails outstanding, and `effect` once it is known."""
 
-    __slots__ = ("drafts", "effect", "folder", "outstanding", "position")
+    __slots__ = ("begun", "drafts", "dropped", "effect", "folder", "outstanding", "position")
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self.outstanding = 0
+        self.begun = False
+        """Whether any of its emails went on their way to the sink."""
+        self.dropped = False
+        """Whether it was given up; what still comes of it counts for nothing."""
         self.drafts: frozenset[str] = frozenset()
         """Items that only turned out to be drafts when they were fetched."""
         self.effect: Effect | None = None
         self.position: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What came of dropping a folder's steps.
+
+    Whether the checkpoint `moved`, and whether some of what was dropped had been `begun` to be stored.
+    """
+
+    moved: bool
+    begun: bool
 
 
 class Ledger:
@@ -56,6 +71,7 @@ class Ledger:
     def expect(self, step: Step, count: int) -> None:
         """Add emails that must be confirmed before the step is."""
         step.outstanding += count
+        step.begun = step.begun or count > 0
 
     def confirm(self, step: Step, count: int, now: datetime, position: str | None = None) -> bool:
         """Take note that emails of the step are stored, and where the sink stands.
@@ -74,7 +90,17 @@ class Ledger:
 
     def abandon(self) -> None:
         """Forget everything that is not confirmed: the checkpoint stays, and what was begun will be read again."""
+        for step in self._steps:
+            step.dropped = True
         self._steps.clear()
+
+    def drop(self, folder_id: str, now: datetime) -> Dropped:
+        """Forget what is not confirmed of one folder; the others' steps close ranks."""
+        given_up = [step for step in self._steps if step.folder.id == folder_id]
+        for step in given_up:
+            step.dropped = True
+        self._steps = deque(step for step in self._steps if not step.dropped)
+        return Dropped(self._settle(now), any(step.begun for step in given_up))
 
     def _settle(self, now: datetime) -> bool:
         moved = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -102,12 +103,22 @@ class Batch:
 class Pipeline:
     """The queue and its workers."""
 
-    def __init__(self, sink: Sink, budget: ByteBudget, clock: Clock, status: Status, *, workers: int) -> None:
+    def __init__(  # noqa: PLR0913 - the parts that it joins
+        self,
+        sink: Sink,
+        budget: ByteBudget,
+        clock: Clock,
+        status: Status,
+        *,
+        workers: int,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self._sink = sink
         self._status = status
         self._budget = budget
         self._clock = clock
         self._workers = workers
+        self._jitter = jitter
         self._queue: asyncio.Queue[Batch] = asyncio.Queue(maxsize=max(1, workers))
         self._closing = asyncio.Event()
         self._in_flight = 0
@@ -163,17 +174,20 @@ class Pipeline:
 
     async def _work(self) -> None:
         while True:
-            batch = await self._queue.get()
-            try:
-                receipt = await self._put(batch)
-                if receipt is not None:
-                    batch.lane.confirm(batch, receipt)
-            finally:
-                self._finish(batch)
+            await self._process(await self._queue.get())
+
+    async def _process(self, batch: Batch) -> None:
+        # A function of its own, so that a worker that waits for the next batch does not keep the last one's messages.
+        try:
+            receipt = await self._put(batch)
+            if receipt is not None:
+                batch.lane.confirm(batch, receipt)
+        finally:
+            self._finish(batch)
 
     async def _put(self, batch: Batch) -> Receipt | None:
         """Have the batch stored, trying again while that makes sense; None when its lane has failed."""
-        backoff = Backoff(first=0.5, longest=60.0)
+        backoff = Backoff(0.5, 60.0, self._jitter)
         while batch.lane.failure is None:
             try:
                 receipt = await self._sink.put(batch.emails)

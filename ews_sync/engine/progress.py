@@ -24,13 +24,13 @@ def digest(item_id: str) -> str:
 
 
 def listed_time(ref: ItemRef, order: Order) -> datetime | None:
-    """Give the time by which a listing in `order` sorts the item."""
-    return ref.received if order is Order.RECEIVED else ref.created
+    """Give the second by which a listing in `order` sorts the item."""
+    return _second(ref.received if order is Order.RECEIVED else ref.created)
 
 
 def feed_time(ref: ItemRef) -> datetime | None:
-    """Give the time at which a listing will come upon an item that the feed brought."""
-    return ref.received or ref.created
+    """Give the second in which a listing will come upon an item that the feed brought."""
+    return _second(ref.received or ref.created)
 
 
 class Effect(Protocol):
@@ -59,11 +59,12 @@ class Marked:
 class Listed:
     """A run of items, in the order of the listing, is stored (or needs not be).
 
-    `drafts` are those that are not mail yet.
+    `drafts` are those that are not mail yet. `total` is how many items the backfill has in all, as it seems by now.
     """
 
     refs: tuple[ItemRef, ...]
     drafts: frozenset[str] = frozenset()
+    total: int = 0
 
     def apply(self, checkpoint: FolderCheckpoint, now: datetime) -> FolderCheckpoint:
         """Give the checkpoint after the work."""
@@ -72,8 +73,8 @@ class Listed:
             return checkpoint
         return replace(
             checkpoint,
-            backfill=_advanced(backfill, self.refs),
-            synced_until=_synced_until(checkpoint, backfill, self.refs),
+            backfill=_advanced(backfill, self.refs, self.total),
+            synced_until=_past(_synced_until(checkpoint, backfill, self.refs), now),
             drafts=checkpoint.drafts | self.drafts,
             last_synced_at=now,
         )
@@ -91,9 +92,9 @@ class BackfillEnded:
         if backfill is None or backfill.order is not self.order:
             return checkpoint
         if self.order is Order.RECEIVED:
-            following = replace(backfill, order=Order.CREATED, position=None, until=None)
+            following = replace(backfill, order=Order.CREATED, position=None)
             newest = latest(checkpoint.synced_until, backfill.until, checkpoint.newest)
-            return replace(checkpoint, backfill=following, synced_until=newest, last_synced_at=now)
+            return replace(checkpoint, backfill=following, synced_until=_past(newest, now), last_synced_at=now)
         return replace(checkpoint, backfill=None, last_synced_at=now)
 
 
@@ -120,7 +121,7 @@ class Followed:
             cursor=self.cursor,
             newest=newest,
             backfill=None if backfill is None else _with_seen(backfill, self.created),
-            synced_until=latest(checkpoint.synced_until, newest) if caught_up else checkpoint.synced_until,
+            synced_until=_past(latest(checkpoint.synced_until, newest), now) if caught_up else checkpoint.synced_until,
             drafts=(checkpoint.drafts | self.drafts) - self.no_drafts,
             last_synced_at=now,
         )
@@ -131,18 +132,37 @@ def latest(*moments: datetime | None) -> datetime | None:
     return max((moment for moment in moments if moment is not None), default=None)
 
 
-def _advanced(backfill: Backfill, refs: tuple[ItemRef, ...]) -> Backfill:
+def whole_second(moment: datetime) -> datetime:
+    """Give the second that a moment lies in: what sources speak of."""
+    return moment.replace(microsecond=0) if moment.microsecond else moment
+
+
+def _second(moment: datetime | None) -> datetime | None:
+    return None if moment is None else whole_second(moment)
+
+
+def _past(moment: datetime | None, now: datetime) -> datetime | None:
+    """Keep a time that an item claims from lying in the future.
+
+    Imported mail can say anything, and a search that began there would pass by all that comes until then.
+    """
+    return None if moment is None else min(moment, whole_second(now))
+
+
+def _advanced(backfill: Backfill, refs: tuple[ItemRef, ...], total: int) -> Backfill:
     position = latest(backfill.position, *(listed_time(ref, backfill.order) for ref in refs))
     moved = _with_seen(replace(backfill, position=position), refs)
-    return replace(moved, done=backfill.done + len(refs), total=max(backfill.total, backfill.done + len(refs)))
+    done = backfill.done + len(refs)
+    return replace(moved, done=done, total=max(total or backfill.total, done))
 
 
 def _with_seen(backfill: Backfill, refs: Iterable[ItemRef]) -> Backfill:
     """Remember items that the listing will come upon (again), and forget what lies behind its position."""
     seen = {moment: set(names) for moment, names in backfill.seen.items()}
+    until = backfill.until if backfill.order is Order.RECEIVED else None
     for ref in refs:
         moment = feed_time(ref)
-        if moment is not None and (backfill.until is None or moment <= backfill.until):
+        if moment is not None and (until is None or moment <= until):
             seen.setdefault(moment, set()).add(digest(ref.id))
     position = backfill.position
     kept = {moment: frozenset(names) for moment, names in seen.items() if position is None or moment >= position}

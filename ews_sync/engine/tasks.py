@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
 
-async def all_of(works: Iterable[Callable[[], Awaitable[None]]], at_once: int) -> None:
+async def all_of(works: Iterable[Callable[[], Awaitable[object]]], at_once: int) -> None:
     """Do all works, so many at once.
 
     The first failure cancels the others, and is raised as it is once they have ended.
     """
     places = asyncio.Semaphore(at_once)
 
-    async def one(work: Callable[[], Awaitable[None]]) -> None:
+    async def one(work: Callable[[], Awaitable[object]]) -> None:
         async with places:
             await work()
 

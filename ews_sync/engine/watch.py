@@ -38,14 +38,17 @@ class FolderWatch:
             return True
         return activity != self._activity or not self._settled
 
-    def was_read(self, activity: FolderActivity | None, looked_at: float, now: float) -> None:
-        """Take note that the feed was read to its end after a look at `looked_at` gave `activity`."""
+    def was_read(self, activity: FolderActivity | None, seen_at: float, now: float) -> None:
+        """Take note that the feed was read to its end after a look gave `activity`.
+
+        `seen_at` is when that look was answered, not when it was asked: a slow answer speaks of its end.
+        """
         if activity != self._activity:
             self._activity = activity
-            self._first_seen = looked_at
+            self._first_seen = seen_at
             self._settled = False
         else:
-            self._settled = looked_at - self._first_seen >= _SETTLING
+            self._settled = seen_at - self._first_seen >= _SETTLING
         self._read_at = now
 
     def forget(self) -> None:

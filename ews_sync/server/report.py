@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ews_sync.telemetry.status import Phase
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ews_sync.telemetry.status import Failure, FolderProgress, MailboxProgress, Status
 
 SCHEMA_VERSION = 1
@@ -105,7 +107,7 @@ def as_text(status: Status, moment: Moment) -> str:
     state = "stopping" if status.stopping else "ready" if status.ready else "not ready yet"
     shard = f", shard {status.shard}" if status.shard else ""
     lines = [f"ews-sync {status.version}: {state}, into {status.sink}{shard}", ""]
-    rows = [("MAILBOX", "STATE", "FOLDERS", "CAUGHT UP", "STORED", "RATE", "LAST EMAIL")]
+    rows: list[tuple[str, ...]] = [("MAILBOX", "STATE", "FOLDERS", "CAUGHT UP", "STORED", "RATE", "LAST EMAIL")]
     rows += [_row(mailbox, moment) for mailbox in status.mailboxes.values()]
     lines += _table(rows)
     lines += [""] if _problems(status) or status.warnings else []
@@ -163,6 +165,6 @@ def _ago(moment: datetime | None, now: datetime) -> str:
     return f"{seconds} s ago"
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,1 @@
+"""What the appliance tells of itself: the log and the status."""

@@ -84,7 +84,9 @@ async def test_items_without_message_id_with_hostile_subjects_and_ids(world: Wor
     inbox.deliver(simple(1, message_id=False), received=THEN)
     inbox.deliver(simple(2, message_id=False), received=THEN, message_id=None)
     inbox.deliver(simple(3), subject="\u202e\u0007 ]]> <&>" + "\U0001f525" * 500)
-    for number, name in enumerate(("<../../../etc/passwd>", "<a\nb>", "<" + "x" * 900 + ">", "<\U0001f525@ü>", "."), 10):
+    for number, name in enumerate(
+        ("<../../../etc/passwd>", "<a\nb>", "<" + "x" * 900 + ">", "<\U0001f525@ü>", "."), 10
+    ):
         inbox.deliver(simple(number), message_id=name)
     inbox.deliver(simple(30), received=ABSENT)
     evil = world.mailbox().folder("Inbox", "..", "a/b\\c\U0001f525")
@@ -96,7 +98,7 @@ async def test_items_without_message_id_with_hostile_subjects_and_ids(world: Wor
         await world.rounds(app)
     contents = {email.mime for email in world.stored().values()}
     assert contents == {item.mime() for item in world.expected()}
-    everything = [path for path in world.directory.rglob("*")]
+    everything = list(world.directory.rglob("*"))
     assert all(path.resolve().is_relative_to(world.directory) for path in everything)
 
 
@@ -113,7 +115,11 @@ async def test_a_moved_email_without_message_id_keeps_its_id(world: World) -> No
 async def test_what_the_server_cannot_give_becomes_a_dead_letter(world: World) -> None:
     inbox = world.mailbox().folder("Inbox")
     items = [inbox.deliver(simple(number), received=THEN + timedelta(hours=number)) for number in range(40)]
-    bad = {items[4].id: "ErrorMimeContentConversionFailed", items[9].id: "ErrorItemCorrupt", items[20].id: "ErrorBrandNew"}
+    bad = {
+        items[4].id: "ErrorMimeContentConversionFailed",
+        items[9].id: "ErrorItemCorrupt",
+        items[20].id: "ErrorBrandNew",
+    }
     for item_id, code in bad.items():
         world.server.faults.add(ItemError(code), item=item_id)
     world.server.faults.add(ItemError("ErrorInternalServerError", stops_batch=True), item=items[30].id, times=1)
@@ -259,7 +265,7 @@ async def test_metadata_is_what_the_server_said(world: World) -> None:
     mail = MailFactory(1).email(4, kind=None)
     inbox.deliver(mail, received=THEN, categories=("Red",), importance="High")
     async with world.running():
-        await world.until(lambda: world.stored(), "the email")
+        await world.until(world.stored, "the email")
     (email,) = world.stored().values()
     metadata = email.description["metadata"]
     assert email.description["mailbox"] == ADDRESS
@@ -273,7 +279,7 @@ async def test_metadata_is_what_the_server_said(world: World) -> None:
 async def test_the_state_can_be_read(world: World) -> None:
     world.mailbox().folder("Inbox").deliver(simple(1), received=THEN)
     async with world.running() as app:
-        await world.until(lambda: world.stored(), "the email")
+        await world.until(world.stored, "the email")
         await world.rounds(app)
     state = json.loads((world.directory / "state" / "bank" / "mail" / f"{ADDRESS}.json").read_bytes())
     inbox = next(folder for folder in state["folders"] if folder["folder_path"] == ["Inbox"])
@@ -292,4 +298,3 @@ async def test_one_mailbox_that_may_not_be_read_leaves_the_others_alone(world: W
     assert failure is not None
     assert failure.needs_operator
     assert "ApplicationImpersonation" in failure.hint
-

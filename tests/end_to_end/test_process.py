@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -32,7 +32,7 @@ ADDRESS = "abc@example.com"
 COMMAND = (sys.executable, "-c", "import sys; from ews_sync.cli import main; sys.exit(main())")
 
 
-def environment(world: World, **keys: object) -> dict[str, str]:
+def environment(world: World, **keys: Any) -> dict[str, str]:
     path = world.directory.parent / "config.json"
     path.write_text(json.dumps(world.config(**keys)))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("REINFER")}
@@ -51,7 +51,7 @@ async def start(world: World, *arguments: str, variables: dict[str, str] | None 
 
 
 @asynccontextmanager
-async def process(world: World, *arguments: str, **keys: object) -> AsyncIterator[Process]:
+async def process(world: World, *arguments: str, **keys: Any) -> AsyncIterator[Process]:
     """Run the command; whatever happens, it is gone at the end."""
     running = await start(world, *arguments, variables=environment(world, **keys))
     output = asyncio.create_task(running.communicate())
@@ -98,10 +98,11 @@ async def test_kill_nine_again_and_again_loses_nothing(world: World, form: str) 
         assert [key for key, count in seen.items() if count > 1] == []
 
 
-def whole_lines(world: World) -> list[dict[str, object]]:
+def whole_lines(world: World) -> list[dict[str, Any]]:
     try:
-        return world.lines()  # type: ignore[return-value] - it is being written
+        return world.lines()
     except json.JSONDecodeError:
+        # One of them is being written.
         return []
 
 
@@ -127,7 +128,7 @@ async def test_sigterm_ends_it_in_an_orderly_way(world: World) -> None:
 async def test_a_second_start_on_the_same_directory_is_refused_in_one_line(world: World) -> None:
     world.mailbox().folder("Inbox").deliver(b"Subject: one\r\nMessage-ID: <1@x>\r\n\r\nhello\r\n")
     async with process(world):
-        await world.until(lambda: world.stored(), "the first one's work")
+        await world.until(world.stored, "the first one's work")
         second = await start(world)
         _, errors = await second.communicate()
     assert second.returncode == 1

@@ -1,4 +1,4 @@
-"""A simulated Exchange, a directory, and the real appliance between them; and an independent look at what is on disk."""
+"""A simulated Exchange, a directory, the real appliance between them; and an independent look at what is on disk."""
 
 from __future__ import annotations
 
@@ -156,7 +156,8 @@ class World:
         def counted() -> bool:
             mailboxes = appliance.status.mailboxes
             return all(
-                address in mailboxes and mailboxes[address].stored >= len(self.expected(address)) for address in addresses
+                address in mailboxes and mailboxes[address].stored >= len(self.expected(address))
+                for address in addresses
             )
 
         # Reading all files is dear, so it is done once the numbers are right.

@@ -42,7 +42,12 @@ def test_json_has_stable_names_and_plain_values() -> None:
     assert shown["schema_version"] == 1
     assert shown["ready"] is True
     first, second = shown["mailboxes"]
-    assert (first["mailbox"], first["phase"], first["done"], first["total"]) == ("abc@example.com", "backfilling", 50, 200)
+    assert (first["mailbox"], first["phase"], first["done"], first["total"]) == (
+        "abc@example.com",
+        "backfilling",
+        50,
+        200,
+    )
     assert first["rate_per_second"] == 2.0
     assert first["eta_seconds"] == 75
     assert first["last_stored_at"] == "2026-05-04T02:57:01Z"
@@ -76,10 +81,14 @@ def test_nothing_is_ready_before_source_and_sink_have_answered() -> None:
     status = sample()
     status.mailboxes["abc@example.com"].source_answered = False
     assert not status.ready
-    status.mailboxes.clear()
-    assert status.ready, "a shard without mailboxes idles, ready"
+
+
+def test_a_shard_without_mailboxes_idles_ready_until_it_stops() -> None:
+    status = Status("1.2.3", NOW)
+    ready = [status.ready]
     status.stopping = True
-    assert not status.ready
+    ready.append(status.ready)
+    assert ready == [True, False]
 
 
 @pytest.fixture
@@ -107,6 +116,6 @@ async def test_an_address_in_use_is_a_problem_of_the_configuration() -> None:
     first = StatusServer(Bind("127.0.0.1", 0), sample(), SystemClock())
     await first.start()
     port = int(first.address.rpartition(":")[2])
-    with pytest.raises(ConfigurationError, match="--bind: cannot listen at 127.0.0.1"):
+    with pytest.raises(ConfigurationError, match="--bind: cannot listen at"):
         await StatusServer(Bind("127.0.0.1", port), sample(), SystemClock()).start()
     await first.aclose()

@@ -44,7 +44,7 @@ class ServerInThread:
         await server.start()
         return server
 
-    def _run(self, coroutine: Any) -> Any:  # noqa: ANN401 - whatever it returns
+    def _run(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
 

@@ -61,7 +61,7 @@ def log() -> Iterator[Log]:
         logging.getLogger(name).setLevel(level)
 
 
-def own() -> Any:  # noqa: ANN401 - structlog's own type
+def own() -> Any:
     return structlog.stdlib.get_logger("ews_sync.engine")
 
 

@@ -1,0 +1,42 @@
+"""Where to look for mail when a folder's position in the change feed is taken anew. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ews_sync.model import Backfill, Order
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from ews_sync.model import FolderCheckpoint
+
+
+def backfill_for(
+    before: FolderCheckpoint | None, *, start: datetime | None, overlap: timedelta, remembers: bool
+) -> Backfill:
+    """Say what to catch up with in a folder that is marked, for the first time or again.
+
+    `start` is the configured start, `before` what is known of the folder, and `remembers` whether the sink can tell
+    what it holds. Mail that was moved into the folder while there was no position keeps its old received time: only a
+    sink that remembers lets everything be looked through again without storing it again. For others the search goes
+    on where the listing stood, or begins `overlap` before `synced_until`, because mail is delivered some time after it
+    is received.
+    """
+    if before is None or (before.synced_until is None and before.backfill is None):
+        return Backfill(since=start)
+    if remembers:
+        return Backfill(since=start, verify=True)
+    unfinished = before.backfill
+    if unfinished is not None and unfinished.order is Order.RECEIVED:
+        return replace(unfinished, until=None, total=0)
+    if before.synced_until is None:
+        return Backfill(since=start)
+    resume = before.synced_until - overlap
+    if start is not None:
+        resume = max(start, resume)
+    if unfinished is not None:
+        # The items without a received time were still to come, from the very start.
+        return Backfill(since=unfinished.since, position=resume)
+    return Backfill(since=resume)

@@ -1,0 +1,256 @@
+"""From refs to a checkpoint that has moved: one mailbox's fetching, its way through the pipeline, and its ledger.
+
+Knows nothing of what is read next, or why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ews_sync.engine.backoff import Backoff
+from ews_sync.engine.fetching import FetchOrder, FetchWindow, batches, close_all
+from ews_sync.engine.ledger import Ledger
+from ews_sync.engine.pipeline import Batch, Lane
+from ews_sync.engine.progress import digest
+from ews_sync.engine.troubles import RoundEndedError
+from ews_sync.errors import Asks, SinkError, SourceError
+from ews_sync.model import MailboxCheckpoint, StartFrom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import timedelta
+
+    from ews_sync.engine.budget import ByteBudget
+    from ews_sync.engine.checkpoints import CheckpointKeeper
+    from ews_sync.engine.ledger import Step
+    from ews_sync.engine.pipeline import Pipeline
+    from ews_sync.engine.progress import Effect
+    from ews_sync.engine.showing import Display
+    from ews_sync.model import (
+        CheckpointStore,
+        Clock,
+        DeadLetter,
+        Fetched,
+        Folder,
+        ItemRef,
+        Mailbox,
+        Receipt,
+        Sink,
+        Source,
+    )
+    from ews_sync.settings.values import Pace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What all mailboxes share."""
+
+    source: Source
+    sink: Sink
+    store: CheckpointStore
+    pipeline: Pipeline
+    budget: ByteBudget
+    keeper: CheckpointKeeper
+    clock: Clock
+    pace: Pace
+    fetches_at_once: int
+    """How many fetches of one mailbox run at the same time; the server's own limits come on top."""
+    jitter: Callable[[], float]
+    """Gives numbers from 0 to 1 at random."""
+    overlap: timedelta
+    """How far behind `synced_until` a search for what is missing begins.
+
+    Mail is delivered some time after it is received.
+    """
+
+
+class Storing:
+    """Stores one mailbox's mail in order.
+
+    `failed` hears of a folder whose items cannot be fetched, after its steps were dropped; it raises what concerns the
+    whole mailbox. `found_drafts` hears which items turned out to be unsent.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        parts: Parts,
+        display: Display,
+        *,
+        failed: Callable[[Folder, SourceError], None],
+        found_drafts: Callable[[Folder, frozenset[str]], None],
+    ) -> None:
+        self._mailbox = mailbox
+        self._parts = parts
+        self._clock = parts.clock
+        self._display = display
+        self._failed = failed
+        self._found_drafts = found_drafts
+        self._ledger = Ledger(MailboxCheckpoint())
+        self._must_load = True
+        self._must_open = True
+        self._lane = Lane(self._confirmed)
+        self._window = FetchWindow(
+            partial(parts.source.fetch, mailbox),
+            self._hand_on,
+            parts.budget,
+            parts.clock,
+            at_once=1 if parts.pipeline.in_line else parts.fetches_at_once,
+            pause=parts.pace.poll_message_sleep,
+        )
+        self._log = structlog.get_logger("ews_sync.mailbox").bind(mailbox=mailbox.address)
+
+    @property
+    def checkpoint(self) -> MailboxCheckpoint:
+        """What is confirmed."""
+        return self._ledger.checkpoint
+
+    async def open(self) -> None:
+        """Read the checkpoint and make the sink ready to go on from it, where that is still to be done.
+
+        Raises `SinkError`.
+        """
+        if self._must_load:
+            checkpoint = await self._parts.store.load(self._mailbox)
+            if self._mailbox.start_from is StartFrom.CONFIG:
+                checkpoint = MailboxCheckpoint(sink_position=checkpoint.sink_position)
+            self._ledger = Ledger(checkpoint)
+            self._must_load = False
+        if self._must_open:
+            await self._parts.sink.open(self._mailbox, self.checkpoint.sink_position)
+            self._must_open = False
+        self._display.progress.sink_ready = True
+
+    def begin(self, folder: Folder) -> Step:
+        """Begin a step behind all others."""
+        return self._ledger.begin(folder)
+
+    def seal(self, step: Step, effect: Effect) -> None:
+        """Say what a step does for which nothing (more) is fetched."""
+        if self._ledger.seal(step, effect, self._clock.now()):
+            self._keep()
+
+    async def fetch(self, step: Step, refs: Sequence[ItemRef], effect: Callable[[frozenset[str]], Effect]) -> None:
+        """Have the step's items fetched and stored; `effect` is what the step does once that is confirmed.
+
+        It is told which of them turned out to be drafts. Raises what has failed the mailbox's way to the sink.
+        """
+        cut = list(batches(refs, self._parts.pace.reinfer_batch_size))
+        if not cut:
+            self.seal(step, effect(frozenset()))
+        for number, batch in enumerate(cut, start=1):
+            if step.dropped:
+                return
+            await self._window.add(FetchOrder(step.folder, step, batch, effect if number == len(cut) else None))
+            self._raise_failure()
+
+    async def settle(self) -> None:
+        """Wait until everything that was begun is confirmed. Raises what has failed the mailbox's way to the sink."""
+        await self._window.flush()
+        await self._lane.settled()
+        self._raise_failure()
+
+    async def start_over(self) -> None:
+        """Give up what was begun and is not confirmed, once what is on its way has arrived."""
+        await self._window.cancel()
+        await self._lane.settled()
+        self._ledger.abandon()
+        self._lane.forgive()
+        # An ordered sink may hold more than the checkpoint knows: have it cut back before anything is put again.
+        self._must_open = self._must_open or self._parts.sink.ordered
+
+    async def stop_fetching(self) -> None:
+        """Give up what is being fetched."""
+        await self._window.cancel()
+
+    async def _hand_on(self, order: FetchOrder, fetched: Sequence[Fetched] | SourceError, reserved: int) -> None:
+        step = order.step
+        if isinstance(fetched, SourceError):
+            self._parts.budget.release(reserved)
+            if not step.dropped:
+                self._drop(order.folder, fetched)
+            return
+        emails = tuple(outcome.email for outcome in fetched if outcome.email is not None)
+        try:
+            self._raise_failure()
+            if not step.dropped:
+                await self._record([outcome.dead_letter for outcome in fetched if outcome.dead_letter is not None])
+        except BaseException:
+            self._give_back(fetched, reserved)
+            raise
+        if step.dropped:
+            self._give_back(fetched, reserved)
+            return
+        drafts = frozenset(digest(outcome.ref.id) for outcome in fetched if outcome.draft)
+        if drafts:
+            self._found_drafts(order.folder, drafts)
+        step.drafts |= drafts
+        self._ledger.expect(step, len(emails))
+        # Sealed first: a stop while it waits to be stored must not keep what is stored in the end from counting.
+        if order.effect is not None:
+            self.seal(step, order.effect(step.drafts))
+        if emails:
+            await self._parts.pipeline.submit(Batch(self._lane, step, emails, reserved))
+        else:
+            self._parts.budget.release(reserved)
+
+    def _give_back(self, fetched: Sequence[Fetched], reserved: int) -> None:
+        close_all(fetched)
+        self._parts.budget.release(reserved)
+
+    def _drop(self, folder: Folder, error: SourceError) -> None:
+        """Take a folder whose items cannot be fetched out of the round; the others go on."""
+        dropped = self._ledger.drop(folder.id, self._clock.now())
+        if dropped.moved:
+            self._keep()
+        self._failed(folder, error)
+        if dropped.begun and self._parts.sink.ordered:
+            # What is already in an ordered sink, and will be read again, can only be cut off before more follows.
+            raise RoundEndedError(None)
+
+    async def _record(self, letters: Sequence[DeadLetter]) -> None:
+        """Record dead letters before the checkpoint may pass them by."""
+        if not letters:
+            return
+        backoff = Backoff(0.5, 60.0, self._parts.jitter)
+        while True:
+            try:
+                await self._parts.sink.dead_letter(letters)
+            except SinkError as error:
+                if error.asks is not Asks.RETRY:
+                    raise
+                if not backoff.failures:
+                    self._log.error("a dead letter cannot be recorded; trying again", problem=str(error))
+                await self._clock.sleep(max(backoff.next(), error.retry_after or 0.0))
+            else:
+                break
+        self._display.progress.dead_letters += len(letters)
+        for letter in letters:
+            self._log.warning(
+                "an email cannot be stored and was recorded as a dead letter",
+                item=letter.item_id,
+                message_id=letter.email_id,
+                folder=letter.folder,
+                code=letter.code,
+                reason=letter.reason,
+            )
+
+    def _confirmed(self, batch: Batch, receipt: Receipt) -> None:
+        """Hear from the pipeline that a batch is stored."""
+        now = self._clock.now()
+        step = batch.step
+        self._display.stored(step.folder, batch.emails, len(receipt.refused), (now, self._clock.monotonic()))
+        if self._ledger.confirm(step, len(batch.emails), now, receipt.position):
+            self._keep()
+
+    def _keep(self) -> None:
+        self._parts.keeper.moved(self._mailbox, self.checkpoint)
+        self._display.positions(self.checkpoint, self._display.progress.folders)
+
+    def _raise_failure(self) -> None:
+        if self._lane.failure is not None:
+            raise self._lane.failure
