@@ -24,12 +24,13 @@ from ews_sync.assembly import (
 from ews_sync.clock import SystemClock
 from ews_sync.engine.backoff import Backoff
 from ews_sync.engine.engine import Engine
-from ews_sync.errors import AlreadyRunningError, Asks, EwsSyncError, Scope
+from ews_sync.engine.tasks import sleep_unless
+from ews_sync.errors import AlreadyRunningError, DefectError, EwsSyncError
 from ews_sync.server.http import StatusServer
 from ews_sync.settings.describe import describe
 from ews_sync.telemetry.logging import configure_logging
 from ews_sync.telemetry.redaction import Redactor
-from ews_sync.telemetry.status import Status
+from ews_sync.telemetry.status import Failure, Status
 
 if TYPE_CHECKING:
     from ews_sync.model import Clock
@@ -130,7 +131,6 @@ class Appliance:
             try:
                 await self._run_engine()
             except EwsSyncError as error:
-                unrecoverable = error.asks is Asks.STOP and error.scope is Scope.PROCESS
                 if not self._settings.restart_on_unrecoverable_errors or isinstance(error, AlreadyRunningError):
                     self._log.error("cannot go on", problem=error.summary, hint=error.hint, code=error.code)
                     raise
@@ -142,18 +142,31 @@ class Appliance:
                     problem=error.summary,
                     hint=error.hint,
                     code=error.code,
-                    unrecoverable=unrecoverable,
                     wait=round(wait),
                 )
-                await self._pause(wait)
+                self.status.failure = Failure.of(error, self._clock.now())
+                self.status.stopping = False
+                await sleep_unless(self._stop, wait, self._clock)
+                self.status.failure = None
 
     async def _run_engine(self) -> None:
+        """Build everything and run it until it is told to stop. Raises what ends it before."""
+        try:
+            await self._run_parts()
+        except EwsSyncError:
+            raise
+        except Exception as error:
+            self._log.exception("a defect in ews-sync: please report this with the lines before it")
+            raise DefectError(f"an unexpected error: {type(error).__name__}: {error}") from error
+
+    async def _run_parts(self) -> None:
         settings = self._settings
         async with AsyncExitStack() as stack:
             source = open_source(settings, self._clock)
             stack.push_async_callback(source.aclose)
             sink, store = open_sink(settings)
             stack.push_async_callback(sink.aclose)
+            stack.push_async_callback(store.aclose)
             self.status.mailboxes.clear()
             self._engine = Engine(
                 own_mailboxes(settings), source, sink, store, self._clock, self.status, engine_options(settings)
@@ -161,12 +174,3 @@ class Appliance:
             if self._stop.is_set():
                 return
             await self._engine.run()
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, but not on when told to stop."""
-        self.status.stopping = False
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
-        except TimeoutError:
-            return

@@ -168,9 +168,10 @@ def _plain(appliance: Appliance) -> list[str]:
     for mailbox in appliance.status.mailboxes.values():
         last = f"{mailbox.last_stored_at:%H:%M:%S}" if mailbox.last_stored_at else "none yet"
         trouble = f"; {mailbox.failure.reason}" if mailbox.failure is not None else ""
+        rate = mailbox.rate.per_second(clock.monotonic())
         lines.append(
             f"{mailbox.address}: {mailbox.phase}, {len(mailbox.folders)} folders, "
-            f"{mailbox.done}/{mailbox.total} caught up, {mailbox.stored} stored, {mailbox.rate.per_second(clock.monotonic()):.1f}/s, last {last}{trouble}"
+            f"{mailbox.done}/{mailbox.total} caught up, {mailbox.stored} stored, {rate:.1f}/s, last {last}{trouble}"
         )
     return lines
 

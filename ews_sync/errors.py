@@ -84,6 +84,13 @@ class ConfigurationError(EwsSyncError):
         self.problems = problems
 
 
+class DefectError(EwsSyncError):
+    """Something happened that the code does not foresee."""
+
+    def __init__(self, summary: str) -> None:
+        super().__init__(summary, hint="this is a defect in ews-sync: report it with the log; it goes on trying")
+
+
 class UnavailableError(EwsSyncError):
     """Something that is meant to exist one day is not in this version."""
 

@@ -434,6 +434,9 @@ class CheckpointStore(Protocol):
     async def save(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> None:
         """Replace what is saved, atomically and durably."""
 
+    async def aclose(self) -> None:
+        """Finish and give everything back."""
+
 
 class Clock(Protocol):
     """Time, so that tests can hold it in their hands."""

@@ -23,7 +23,7 @@ from ews_sync.engine.storing import Storing
 from ews_sync.engine.tasks import all_of
 from ews_sync.engine.troubles import FolderTroubles, RoundEndedError
 from ews_sync.engine.watch import FolderWatch
-from ews_sync.errors import Asks, EwsSyncError, FolderGoneError, Scope, SourceError
+from ews_sync.errors import Asks, DefectError, EwsSyncError, FolderGoneError, Scope, SourceError
 from ews_sync.model import Order
 from ews_sync.telemetry.status import Phase
 
@@ -110,7 +110,7 @@ class MailboxSync:
     async def _try_round(self) -> float:
         """Do a round; give the seconds to wait after it."""
         try:
-            await self._round()
+            await self._guarded_round()
         except (EwsSyncError, RoundEndedError) as ended:
             await self._storing.start_over()
             for reading in self._readings.values():
@@ -126,6 +126,16 @@ class MailboxSync:
         if self._display.succeeded(self._clock.now()):
             self._log.info("mailbox is well again")
         return self._parts.pace.poll_frequency
+
+    async def _guarded_round(self) -> None:
+        """Do a round; make a defect of ours, which may be one mailbox's mail alone, that mailbox's failure."""
+        try:
+            await self._round()
+        except (EwsSyncError, RoundEndedError):
+            raise
+        except Exception as error:
+            self._log.exception("a defect in ews-sync: please report this with the lines before it")
+            raise DefectError(f"an unexpected error: {type(error).__name__}: {error}") from error
 
     async def _round(self) -> None:
         await self._storing.open()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ews_sync.engine.backoff import Backoff
+from ews_sync.engine.tasks import sleep_unless
 from ews_sync.errors import Asks, Scope, SinkError
 from ews_sync.telemetry.status import Failure
 
@@ -198,7 +199,7 @@ class Pipeline:
                     return None
                 if error.scope is Scope.PROCESS:
                     self._note_trouble(error)
-                await self._wait(wait)
+                await sleep_unless(self._closing, wait, self._clock)
                 if self._closing.is_set():
                     batch.lane.fail(error)
             else:
@@ -215,16 +216,6 @@ class Pipeline:
         if error.asks is not Asks.RETRY or self._closing.is_set():
             return True
         return error.scope is not Scope.PROCESS and (failures >= _TRIES or wait > _LONG_WAIT)
-
-    async def _wait(self, seconds: float) -> None:
-        """Wait, but not on when the process is told to stop."""
-        closing = asyncio.ensure_future(self._closing.wait())
-        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
-        try:
-            await asyncio.wait({closing, sleeping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            closing.cancel()
-            sleeping.cancel()
 
     def _note_trouble(self, error: SinkError) -> None:
         before = self._status.sink_failure

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from ews_sync.model import Clock
+
 
 async def all_of(works: Iterable[Callable[[], Awaitable[object]]], at_once: int) -> None:
     """Do all works, so many at once.
@@ -28,3 +30,14 @@ async def all_of(works: Iterable[Callable[[], Awaitable[object]]], at_once: int)
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+async def sleep_unless(event: asyncio.Event, seconds: float, clock: Clock) -> None:
+    """Wait, but no longer than until the event is set."""
+    happening = asyncio.ensure_future(event.wait())
+    sleeping = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait({happening, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        happening.cancel()
+        sleeping.cancel()

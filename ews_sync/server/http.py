@@ -78,6 +78,7 @@ class StatusServer:
             "config_loaded": True,
             "source_answered": status.source_answered,
             "sink_answered": status.sink_answered,
+            "not_failed": status.failure is None,
             "not_stopping": not status.stopping,
         }
         return _json({"ready": status.ready, "checks": checks}, status=200 if status.ready else 503)

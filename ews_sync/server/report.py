@@ -40,6 +40,7 @@ def as_json(status: Status, moment: Moment) -> dict[str, Any]:
         "shard": status.shard or None,
         "sink": status.sink,
         "warnings": list(status.warnings),
+        "failure": _failure(status.failure),
         "sink_failure": _failure(status.sink_failure),
         "mailboxes": [_mailbox(mailbox, moment) for mailbox in status.mailboxes.values()],
     }
@@ -133,6 +134,8 @@ def _row(mailbox: MailboxProgress, moment: Moment) -> tuple[str, ...]:
 
 def _problems(status: Status) -> list[str]:
     lines = []
+    if status.failure is not None:
+        lines.append(_problem("everything", status.failure))
     if status.sink_failure is not None:
         lines.append(_problem(status.sink, status.sink_failure))
     for mailbox in status.mailboxes.values():

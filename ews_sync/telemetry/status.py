@@ -133,6 +133,8 @@ class Status:
     shard: str = ""
     sink: str = ""
     stopping: bool = False
+    failure: Failure | None = None
+    """Why everything stands still, until it is built anew."""
     sink_failure: Failure | None = None
     warnings: list[str] = field(default_factory=list)
     mailboxes: dict[str, MailboxProgress] = field(default_factory=dict)
@@ -150,4 +152,4 @@ class Status:
     @property
     def ready(self) -> bool:
         """Whether the job is being done: source and sink have answered, and nothing is stopping."""
-        return self.source_answered and self.sink_answered and not self.stopping
+        return self.source_answered and self.sink_answered and not self.stopping and self.failure is None

@@ -137,3 +137,6 @@ class MemoryCheckpoints:
         if self.alive:
             self.saves += 1
             self.disk.checkpoints[mailbox.address] = checkpoint
+
+    async def aclose(self) -> None:
+        self.alive = False
