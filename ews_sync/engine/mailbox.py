@@ -52,6 +52,11 @@ class _Reading:
     watch: FolderWatch = field(default_factory=FolderWatch)
     cursor: str | None = None
     reader: ListingReader | None = None
+    listed: bool = False
+    """Whether the listing is at its end. The backfill is over once the feed was read to its end after that.
+
+    Until then the feed may tell of drafts that were sent away from under the listing.
+    """
     drafts: set[str] = field(default_factory=set)
     recent: set[str] = field(default_factory=set)
     """Digests of what the backfill has read since the feed was last at its end: it will bring them once more.
@@ -114,8 +119,9 @@ class MailboxSync:
         except (EwsSyncError, RoundEndedError) as ended:
             await self._storing.start_over()
             for reading in self._readings.values():
-                # Its feed may have been read to the end and then not been stored.
+                # Its feed may have been read to the end and then not been stored, and so may its listing.
                 reading.watch.forget()
+                reading.listed = False
             error = ended.error if isinstance(ended, RoundEndedError) else ended
             if error is None:
                 return 0.0
@@ -213,7 +219,9 @@ class MailboxSync:
 
     def _fetch_failed(self, folder: Folder, error: SourceError) -> None:
         """Hear that a folder's items cannot be fetched, and that what it had begun was dropped."""
-        self._reading(folder).watch.forget()
+        reading = self._reading(folder)
+        reading.watch.forget()
+        reading.listed = False
         self._folder_failed(folder, error)
 
     def _found_drafts(self, folder: Folder, drafts: frozenset[str]) -> None:
@@ -235,8 +243,8 @@ class MailboxSync:
             if reading.watch.must_read(folder.activity, seen_at):
                 await self._on_folder(folder, partial(self._follow, folder, seen_at))
             else:
-                # Nothing is behind its position, so nothing will be brought once more.
-                reading.recent.clear()
+                # The feed is still at its end.
+                self._followed(folder, reading)
         new = [
             folder
             for folder in self._folders
@@ -279,10 +287,18 @@ class MailboxSync:
                 await self._store_page(folder, reading, page.cursor, plan)
             quota -= max(1, len(plan.fetch))
             if page.last and not self._troubles.is_out(folder.id):
-                reading.recent.clear()
                 reading.watch.was_read(folder.activity, seen_at, self._clock.monotonic())
+                self._followed(folder, reading)
                 return
         reading.watch.forget()
+
+    def _followed(self, folder: Folder, reading: _Reading) -> None:
+        """Take note that the feed is at its end: what was listed before will not be brought once more."""
+        reading.recent.clear()
+        if reading.listed:
+            reading.listed = False
+            reading.reader = None
+            self._storing.seal(self._storing.begin(folder), BackfillEnded(Order.CREATED))
 
     async def _store_page(self, folder: Folder, reading: _Reading, cursor: str, plan: FeedPlan) -> None:
         reading.drafts |= plan.drafts
@@ -338,16 +354,19 @@ class MailboxSync:
         reading.cursor = cursor
         reading.recent.clear()
         reading.reader = None if rest is None else ListingReader(rest)
+        reading.listed = False
         self._storing.seal(self._storing.begin(folder), Marked(cursor, rest))
 
     # --- Catching up -------------------------------------------------------------------------------------------------
 
     def _is_behind(self, folder: Folder) -> bool:
-        """Tell whether the folder is there, well, and not caught up."""
+        """Tell whether the folder is there, well, and not listed to its end."""
+        reading = self._reading(folder)
         return (
             any(folder.id == present.id for present in self._folders)
             and not self._troubles.is_out(folder.id)
-            and self._reading(folder).reader is not None
+            and reading.reader is not None
+            and not reading.listed
         )
 
     async def _catch_up(self, folder: Folder) -> None:
@@ -407,5 +426,8 @@ class MailboxSync:
 
     def _end_listing(self, folder: Folder, order: Order, reader: ListingReader) -> None:
         reading = self._reading(folder)
-        reading.reader = reader.undated() if order is Order.RECEIVED else None
+        if order is Order.CREATED:
+            reading.listed = True
+            return
+        reading.reader = reader.undated()
         self._storing.seal(self._storing.begin(folder), BackfillEnded(order))

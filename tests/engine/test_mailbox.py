@@ -230,6 +230,28 @@ def test_a_draft_that_the_backfill_read_and_the_feed_brings_as_sent() -> None:
     run(story())
 
 
+def test_a_draft_that_is_sent_in_its_place_before_the_listing_comes_to_it() -> None:
+    """It jumps over the end of the listing, and the feed tells of it only after the listing is done."""
+
+    async def story() -> None:
+        world = World(pace=replace(QUICK, emails_per_folder=10))
+        inbox = world.exchange.folder("Inbox")
+        world.old_mail(inbox, 30)
+        draft = world.exchange.add(inbox, Item("draft", LONG_AGO + timedelta(days=1), is_draft=True))
+        await world.run(10)
+        world.mail(inbox, *(f"new-{number}" for number in range(100)))
+        world.exchange.send(inbox, draft)
+        await world.run(60)
+        assert "old-29" in world.stored()
+        assert "draft" not in world.stored()
+        await world.run(150)
+        assert not world.missing()
+        assert not world.repeated()
+        await world.stop()
+
+    run(story())
+
+
 def test_nothing_from_before_the_start_is_stored_whatever_way_it_comes() -> None:
     async def story() -> None:
         start = LONG_AGO + timedelta(hours=1, microseconds=500_000)
@@ -242,11 +264,13 @@ def test_nothing_from_before_the_start_is_stored_whatever_way_it_comes() -> None
         await world.run()
         world.mail(inbox, "moved in, old", at=LONG_AGO)
         world.mail(inbox, "moved in", at=start + timedelta(days=2))
+        world.mail(inbox, "moved in, same second", at=start - timedelta(microseconds=200_000))
         await world.run()
         assert set(world.stored()) == {f"old-{number}" for number in range(60, 120)} | {
             "same second",
             "undated",
             "moved in",
+            "moved in, same second",
         }
         assert not world.repeated()
         await world.stop()
@@ -480,6 +504,31 @@ def test_a_server_that_does_not_say_what_changed_is_polled() -> None:
         await world.run()
         world.mail(inbox, "new")
         await world.run(16)
+        assert not world.missing()
+        await world.stop()
+
+    run(story())
+
+
+def test_two_changes_in_one_second_with_a_slow_answer_between() -> None:
+    """Numbers and whole seconds are the same after the second change: only reading again, later, finds it."""
+
+    async def story() -> None:
+        world = World(pace=replace(QUICK, poll_frequency=0.1))
+        inbox = world.exchange.folder("Inbox")
+        (mail,) = world.mail(inbox, "mail")
+        draft = world.exchange.add(inbox, Item("draft", world.clock.now(), is_draft=True))
+        await world.run(20)
+
+        async def slow(name: str, _: Folder | None) -> None:
+            if name == "folders":
+                world.source.before = None
+                await asyncio.sleep(6 - world.clock.now().microsecond / 1e6)
+                world.exchange.update(inbox, mail, ChangeKind.FLAGGED)
+                asyncio.get_running_loop().call_later(0.5, world.exchange.send, inbox, draft)
+
+        world.source.before = slow
+        await world.run(30)
         assert not world.missing()
         await world.stop()
 
