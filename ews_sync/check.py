@@ -120,7 +120,7 @@ def _section(finding: Finding) -> list[str]:
         if error is not None:
             lines.append(f"    {what}: {shown(error.summary)}" + (f" ({error.code})" if error.code else ""))
             lines.append(f"      what to do: {shown(error.hint) or 'see the summary above, then try again'}")
-            if error.request_id:
+            if error.request_id and error.code:
                 lines.append(f"      the server's logs know the request as {error.request_id}")
     wanted = [folder for folder in finding.folders if mailbox.wants(folder.path)]
     width = max((len(shown("/".join(folder.path))) for folder in finding.folders), default=0)

@@ -91,7 +91,10 @@ async def _run(options: DemoOptions, directory: Path) -> int:
     stored = sum(mailbox.stored for mailbox in appliance.status.mailboxes.values())
     _print(
         sys.stdout,
-        f"\nStopped. {stored:,} emails are in {directory / 'data'}, where they were left off in {directory / 'state'}.",
+        "",
+        f"Stopped. {stored:,} emails were stored.",
+        f"  mail         {directory / 'data'}",
+        f"  checkpoints  {directory / 'state'}",
     )
     return 0
 

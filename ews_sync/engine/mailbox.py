@@ -92,6 +92,7 @@ class MailboxSync:
         self._readings: dict[str, _Reading] = {}
         self._troubles = FolderTroubles(parts.jitter)
         self._looked_at = 0.0
+        self._caught_up = False
         self._backoff = Backoff(5.0, 300.0, parts.jitter)
         self._log = structlog.get_logger("ews_sync.mailbox").bind(mailbox=mailbox.address)
 
@@ -114,6 +115,7 @@ class MailboxSync:
 
     async def _try_round(self) -> float:
         """Do a round; give the seconds to wait after it."""
+        stored_before = self.progress.stored
         try:
             await self._guarded_round()
         except (EwsSyncError, RoundEndedError) as ended:
@@ -131,7 +133,16 @@ class MailboxSync:
         self._backoff.reset()
         if self._display.succeeded(self._clock.now()):
             self._log.info("mailbox is well again")
+        self._tell(self.progress.stored - stored_before)
         return self._parts.pace.poll_frequency
+
+    def _tell(self, stored: int) -> None:
+        """Log what a round brought, and once that there is nothing left to catch up with."""
+        if stored:
+            self._log.debug("stored new mail", emails=stored, done=self.progress.done, total=self.progress.total)
+        if not self._caught_up and self.progress.phase is Phase.FOLLOWING:
+            self._caught_up = True
+            self._log.info("caught up; following what changes", folders=len(self._folders), emails=self.progress.stored)
 
     async def _guarded_round(self) -> None:
         """Do a round; make a defect of ours, which may be one mailbox's mail alone, that mailbox's failure."""

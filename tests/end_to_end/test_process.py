@@ -220,5 +220,5 @@ async def test_the_demo_runs_and_says_where_the_mail_is(tmp_path: Path) -> None:
     output, errors = await running.communicate()
     assert running.returncode == 0, errors.decode()
     assert "http://127.0.0.1:" in output.decode()
-    assert str(tmp_path / "demo" / "data") in output.decode().splitlines()[-1]
+    assert str(tmp_path / "demo" / "data") in output.decode().splitlines()[-2]
     assert errors == b""
