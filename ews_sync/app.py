@@ -25,23 +25,39 @@ from ews_sync.clock import SystemClock
 from ews_sync.engine.backoff import Backoff
 from ews_sync.engine.engine import Engine
 from ews_sync.engine.tasks import sleep_unless
-from ews_sync.errors import AlreadyRunningError, DefectError, EwsSyncError
+from ews_sync.errors import AlreadyRunningError, AuthenticationError, DefectError, EwsSyncError
 from ews_sync.server.http import StatusServer
-from ews_sync.settings.describe import describe
+from ews_sync.settings.describe import describe, secrets_of
 from ews_sync.telemetry.logging import configure_logging
 from ews_sync.telemetry.redaction import Redactor
 from ews_sync.telemetry.status import Failure, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ews_sync.model import Clock
     from ews_sync.settings.values import Settings
 
 
-def run(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT. Gives the exit code; raises the `EwsSyncError` that an operator must act on."""
-    configure_logging(settings.debug_level, stream=sys.stderr, redactor=Redactor.of(settings))
+_AFTER_REFUSAL = 300.0
+"""Seconds to wait before refused credentials are tried again."""
+
+
+def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int:
+    """Run until SIGTERM or SIGINT. Gives the exit code; raises the `EwsSyncError` that an operator must act on.
+
+    `reload` reads the configuration again, for when everything is built anew.
+    """
+    redactor = Redactor.of(settings)
+    configure_logging(settings.debug_level, stream=sys.stderr, redactor=redactor)
+
+    def read_again() -> Settings:
+        fresh = settings if reload is None else reload()
+        redactor.register_secrets(secrets_of(fresh))
+        return fresh
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run_until_signalled(Appliance(settings, SystemClock())))
+        runner.run(run_until_signalled(Appliance(settings, SystemClock(), read_again)))
     return 0
 
 
@@ -68,12 +84,16 @@ class Appliance:
     The HTTP server, and an engine that may be built anew while the server goes on answering.
     """
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, reload: Callable[[], Settings] | None = None) -> None:
         shard = settings.shard
         self._settings = settings
         self._clock = clock
+        self._reload = reload
         self._stop = asyncio.Event()
+        self.listening = asyncio.Event()
+        """Set once the HTTP server answers."""
         self._engine: Engine | None = None
+        self._built = False
         self._log = structlog.get_logger("ews_sync.app")
         self.status = Status(
             __version__,
@@ -89,6 +109,7 @@ class Appliance:
     async def run(self) -> None:
         """Run until `stop`. Raises the error that asks for an operator."""
         await self.server.start()
+        self.listening.set()
         try:
             self._say_hello()
             await self._run_engines()
@@ -137,6 +158,9 @@ class Appliance:
                 if self._clock.monotonic() - started > 600:
                     backoff.reset()
                 wait = backoff.next()
+                if isinstance(error, AuthenticationError):
+                    # Accounts get locked by wrong passwords: one try in a while, and not one every few seconds.
+                    wait = max(wait, _AFTER_REFUSAL)
                 self._log.error(
                     "cannot go on; everything is built anew",
                     problem=error.summary,
@@ -152,6 +176,9 @@ class Appliance:
     async def _run_engine(self) -> None:
         """Build everything and run it until it is told to stop. Raises what ends it before."""
         try:
+            if self._built and self._reload is not None:
+                self._settings = self._reload()
+            self._built = True
             await self._run_parts()
         except EwsSyncError:
             raise

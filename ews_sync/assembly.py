@@ -13,7 +13,7 @@ from ews_sync.sinks.file_checkpoints import FileCheckpointStore
 from ews_sync.sinks.files import FileSink
 from ews_sync.sinks.jsonl import JsonlSink
 from ews_sync.sources.auth.login import log_in
-from ews_sync.sources.ews.client import Client, RetryPolicy
+from ews_sync.sources.ews.client import ANSWER_WITHIN, Client, RetryPolicy
 from ews_sync.sources.ews.source import EwsSource
 from ews_sync.sources.ews.spool import SpoolWriter
 
@@ -44,7 +44,13 @@ def open_source(settings: Settings, clock: Clock, *, patient: bool = True) -> Ew
     login = log_in(exchange)
     directory = settings.local_files_prefix
     return EwsSource(
-        Client(exchange.endpoint, login.http, clock, retry=RetryPolicy() if patient else RetryPolicy(attempts=1)),
+        Client(
+            exchange.endpoint,
+            login.http,
+            clock,
+            retry=RetryPolicy() if patient else RetryPolicy(attempts=1),
+            answer_within=ANSWER_WITHIN if patient else 30,
+        ),
         clock,
         impersonate=exchange.access_type is AccessType.IMPERSONATION,
         account=login.account,

@@ -12,10 +12,11 @@ import uvloop
 
 from ews_sync.assembly import NO_VERIFICATION, open_sink, open_source, own_mailboxes, sink_name
 from ews_sync.clock import SystemClock
-from ews_sync.errors import EwsSyncError
+from ews_sync.errors import AuthenticationError, EwsSyncError
 from ews_sync.server.report import shown
 from ews_sync.telemetry.logging import configure_logging
 from ews_sync.telemetry.redaction import Redactor
+from ews_sync.terminal import write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,7 @@ def check(settings: Settings) -> int:
         logging.getLogger("ews_sync").setLevel(logging.CRITICAL)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         findings = runner.run(find_out(settings))
-    sys.stdout.write(render(settings, findings))
+    write(sys.stdout, render(settings, findings))
     return 0 if all(finding.fine for finding in findings) else 1
 
 
@@ -70,7 +71,9 @@ async def find_out(settings: Settings) -> list[Finding]:
         findings = [await one(mailbox) for mailbox in mailboxes[:1]]
         first = findings[0].reading if findings else None
         if first is not None and first.code == "HTTP 401":
-            return findings + [Finding(mailbox, reading=first) for mailbox in mailboxes[1:]]
+            # It names the first mailbox, but holds for the account, whichever mailbox it opens.
+            refused = AuthenticationError("not tried: the user name or password was refused", hint=first.hint)
+            return findings + [Finding(mailbox, reading=refused) for mailbox in mailboxes[1:]]
         return findings + list(await asyncio.gather(*(one(mailbox) for mailbox in mailboxes[1:])))
     finally:
         await source.aclose()
@@ -100,16 +103,14 @@ def render(settings: Settings, findings: Sequence[Finding]) -> str:
         f"mail to   {sink_name(settings)}",
     ]
     if settings.shard is not None:
-        lines.append(f"shard     {settings.shard.number} of {settings.shard.total}: {len(findings)} mailbox(es)")
+        lines.append(f"shard     {settings.shard.number} of {settings.shard.total}: {len(findings)} of the mailboxes")
     if not exchange.ssl_verify:
         lines.append(f"warning   {NO_VERIFICATION}")
     for finding in findings:
         lines += ["", *_section(finding)]
     bad = sum(not finding.fine for finding in findings)
-    lines.append("")
-    lines.append(
-        f"{bad} of {len(findings)} mailboxes need attention" if bad else f"all {len(findings)} mailboxes are fine"
-    )
+    mailboxes = "1 mailbox" if len(findings) == 1 else f"{len(findings)} mailboxes"
+    lines += ["", f"{mailboxes}, {bad} of them FAILED: see above what to do" if bad else f"{mailboxes}, all fine"]
     return "\n".join(lines) + "\n"
 
 

@@ -7,16 +7,17 @@ takes time to load is loaded when it is needed: `--version`, `--help` and a wron
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
+import signal
 import sys
 import textwrap
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
 from ews_sync import __version__
 from ews_sync.errors import ConfigurationError, EwsSyncError, UnavailableError
 from ews_sync.settings.options import DEMO, DEMO_ONLY, DEMO_SHARED, GROUPS, OPTIONS, VARIABLES, Option
 from ews_sync.settings.problems import did_you_mean, plain, shown
+from ews_sync.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(error.problems)
         return 2
     except EwsSyncError as error:
-        _say(sys.stderr, f"{PROGRAM}: {plain(str(error))}")
+        say(sys.stderr, f"{PROGRAM}: {plain(str(error))}")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -90,18 +91,22 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
     try:
         command, given, wants = _parsed(arguments)
     except _UsageError as error:
-        _say(sys.stderr, f"{PROGRAM}: {error}", f"{PROGRAM}: {PROGRAM} --help lists commands and options")
+        say(sys.stderr, f"{PROGRAM}: {error}", f"{PROGRAM}: {PROGRAM} --help lists commands and options")
         return 2
     if wants == "version":
-        _say(sys.stdout, f"{PROGRAM} {__version__}")
+        say(sys.stdout, f"{PROGRAM} {__version__}")
         return 0
     if wants == "help":
-        _say(sys.stdout, _parser(command or "all").format_help().rstrip())
+        say(sys.stdout, _parser(command or "all").format_help().rstrip())
         return 0
     return _demo(given, environ) if command == "demo" else _appliance(command or "run", given, environ)
 
 
 def _appliance(command: str, given: Mapping[str, str], environ: Mapping[str, str]) -> int:
+    if command == "run":
+        # Until the service takes the signal over. Nothing has begun yet, and as a container's first process one without
+        # a handler would not even hear it.
+        signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     from ews_sync.settings.load import load_settings  # noqa: PLC0415 - loads pydantic
 
     settings = load_settings(given, environ)
@@ -112,7 +117,7 @@ def _appliance(command: str, given: Mapping[str, str], environ: Mapping[str, str
         return check(settings)
     from ews_sync.app import run  # noqa: PLC0415 - loads everything
 
-    return run(settings)
+    return run(settings, lambda: load_settings(given, environ))
 
 
 def _demo(given: Mapping[str, str], environ: Mapping[str, str]) -> int:
@@ -128,16 +133,7 @@ def _demo(given: Mapping[str, str], environ: Mapping[str, str]) -> int:
 
 def _complain(problems: Sequence[str]) -> None:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    _say(sys.stderr, f"{PROGRAM}: configuration: {count}", *(f"  {problem}" for problem in problems))
-
-
-def _say(stream: TextIO, *lines: str) -> None:
-    # A path can hold what the terminal's encoding lacks; and whoever read our output may be gone already.
-    text = "".join(f"{line}\n" for line in lines)
-    encoding = stream.encoding or "utf-8"
-    with contextlib.suppress(BrokenPipeError):
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        stream.flush()
+    say(sys.stderr, f"{PROGRAM}: configuration: {count}", *(f"  {problem}" for problem in problems))
 
 
 # --- What was typed --------------------------------------------------------------------------------------------------

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import shutil
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 import uvloop
@@ -26,8 +28,10 @@ from ews_sync.simulator.server import ExchangeServer
 from ews_sync.simulator.store import Exchange
 from ews_sync.telemetry.logging import configure_logging
 from ews_sync.telemetry.redaction import Redactor
+from ews_sync.terminal import say, write
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ews_sync.settings.demo import DemoOptions
@@ -47,13 +51,13 @@ def demo(options: DemoOptions) -> int:
     Raises `ConfigurationError` when the directory holds something else.
     """
     directory = options.directory.resolve()
-    _make_room(directory)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with _room(directory), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(options, directory))
 
 
-def _make_room(directory: Path) -> None:
-    """Empty the directory of an earlier demo's mail.
+@contextmanager
+def _room(directory: Path) -> Iterator[None]:
+    """Have the directory to oneself, and empty it of an earlier demo's mail.
 
     The simulated server begins anew each time, and knows nothing of the last one.
     """
@@ -63,9 +67,16 @@ def _make_room(directory: Path) -> None:
             (f"--directory: {directory} holds files that are not a demo's; name one that is empty or not there yet",)
         )
     directory.mkdir(parents=True, exist_ok=True)
-    for name in ("data", "state", "config"):
-        shutil.rmtree(directory / name, ignore_errors=True)
-    marker.touch()
+    with marker.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigurationError(
+                (f"--directory: a demo is running in {directory} already; stop it, or name another directory",)
+            ) from error
+        for name in ("data", "state", "config"):
+            shutil.rmtree(directory / name, ignore_errors=True)
+        yield
 
 
 async def _run(options: DemoOptions, directory: Path) -> int:
@@ -89,7 +100,7 @@ async def _run(options: DemoOptions, directory: Path) -> int:
                     with contextlib.suppress(asyncio.CancelledError):
                         await task
     stored = sum(mailbox.stored for mailbox in appliance.status.mailboxes.values())
-    _print(
+    say(
         sys.stdout,
         "",
         f"Stopped. {stored:,} emails were stored.",
@@ -137,7 +148,8 @@ def _settings(options: DemoOptions, directory: Path, url: str, addresses: list[s
 
 async def _display(appliance: Appliance, url: str, directory: Path, stream: TextIO) -> None:
     """Show how far it is: a table that is drawn anew on a terminal, plain lines elsewhere."""
-    _print(
+    await appliance.listening.wait()
+    say(
         stream,
         "A demo: a simulated Exchange server, and the appliance that keeps its mail in step with files.",
         f"  Exchange  {url} (user {_USER}, password {_PASSWORD})",
@@ -150,19 +162,20 @@ async def _display(appliance: Appliance, url: str, directory: Path, stream: Text
     )
     clock = SystemClock()
     drawn = 0
-    while True:
+    heard = True
+    while heard:
         terminal = stream.isatty()
-        lines = as_text(appliance.status, Moment(clock.now(), clock.monotonic())).splitlines()
         if terminal:
+            lines = as_text(appliance.status, Moment(clock.now(), clock.monotonic())).splitlines()
             width = shutil.get_terminal_size().columns
-            lines = [line[: width - 1] for line in lines]
             up = f"\x1b[{drawn}F\x1b[J" if drawn else ""
-            stream.write(up + "\n".join(lines) + "\n")
-            stream.flush()
+            heard = write(stream, up + "".join(f"{line[: width - 1]}\n" for line in lines))
             drawn = len(lines)
         else:
-            _print(stream, *(_plain(appliance)))
+            heard = say(stream, *_plain(appliance))
         await clock.sleep(_TERMINAL_EVERY if terminal else _PLAIN_EVERY)
+    # Whoever watched is gone: nobody would ever press Ctrl-C.
+    appliance.stop()
 
 
 def _plain(appliance: Appliance) -> list[str]:
@@ -177,8 +190,3 @@ def _plain(appliance: Appliance) -> list[str]:
             f"{mailbox.done}/{mailbox.total} caught up, {mailbox.stored} stored, {rate:.1f}/s, last {last}{trouble}"
         )
     return lines
-
-
-def _print(stream: TextIO, *lines: str) -> None:
-    stream.write("".join(f"{line}\n" for line in lines))
-    stream.flush()

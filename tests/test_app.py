@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import SecretStr
 
 from ews_sync.app import Appliance
 from ews_sync.clock import SystemClock
 from ews_sync.errors import AlreadyRunningError, AuthenticationError
+from ews_sync.settings.exchange import BasicAuth
 from ews_sync.simulator.faults import HttpError
 from tests.end_to_end.world import World
 
@@ -47,19 +49,20 @@ async def test_refused_credentials_end_it(world: World) -> None:
 
 
 async def test_with_restarts_everything_is_built_anew_and_the_probes_answer_all_along(world: World) -> None:
-    rule = world.server.faults.add(HttpError(401))
     clock = HurriedClock()
-    settings = replace(world.settings(), restart_on_unrecoverable_errors=True)
-    appliance = Appliance(settings, clock)
+    mended = replace(world.settings(), restart_on_unrecoverable_errors=True)
+    wrong = replace(mended, exchange=replace(mended.exchange, auth=BasicAuth("svc@example.com", SecretStr("wrong"))))
+    given = iter([wrong, mended])
+    appliance = Appliance(wrong, clock, lambda: next(given))
     world.task = asyncio.create_task(appliance.run())
     await world.until(lambda: appliance.status.failure is not None, "the failure")
     assert not appliance.status.ready
-    world.server.faults.remove(rule)
     await world.until(world.stored, "the email after the restart")
     await world.until(lambda: appliance.status.ready, "readiness")
     appliance.stop()
     await world.task
-    assert any(wait >= 3 for wait in clock.waits), "it waited before it began again"
+    assert world.server.log.statuses[401] == 2, "a wrong password is tried once each time"
+    assert [wait for wait in clock.waits if wait >= 300] == [300, 300], "accounts get locked by more"
 
 
 async def test_it_can_be_stopped_while_it_waits_to_begin_again(world: World) -> None:

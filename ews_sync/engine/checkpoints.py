@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ews_sync.model import CheckpointStore, Clock, Mailbox, MailboxCheckpoint
 
 _AT_ONCE = 8
+TELL_EVERY = 600.0
+"""Seconds after which a trouble that goes on is logged again."""
 
 
 class CheckpointKeeper:
@@ -28,7 +30,8 @@ class CheckpointKeeper:
         self._due: dict[str, tuple[Mailbox, MailboxCheckpoint]] = {}
         self._wake = asyncio.Event()
         self._saving = asyncio.Lock()
-        self._failing: set[str] = set()
+        self._told_at: dict[str, float] = {}
+        """When it was last said that a mailbox's checkpoint cannot be saved (monotonic seconds)."""
         self._log = structlog.get_logger("ews_sync.checkpoint")
 
     def moved(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> None:
@@ -59,17 +62,17 @@ class CheckpointKeeper:
         try:
             await self._store.save(mailbox, checkpoint)
         except SinkError as error:
-            if mailbox.address not in self._failing:
+            now = self._clock.monotonic()
+            if now - self._told_at.get(mailbox.address, -TELL_EVERY) >= TELL_EVERY:
+                self._told_at[mailbox.address] = now
                 self._log.error(
                     "a checkpoint cannot be saved; trying again", mailbox=mailbox.address, problem=str(error)
                 )
-            self._failing.add(mailbox.address)
             return False
         # Another one may have become due meanwhile. Identity, because comparing large checkpoints costs more than
         # saving one once too often.
         if self._due[mailbox.address][1] is checkpoint:
             del self._due[mailbox.address]
-        if mailbox.address in self._failing:
-            self._failing.discard(mailbox.address)
+        if self._told_at.pop(mailbox.address, None) is not None:
             self._log.info("the checkpoint is saved again", mailbox=mailbox.address)
         return True

@@ -332,6 +332,11 @@ class MailboxSync:
             "the server has forgotten our position in a folder; taking a new one and looking for what is missing",
             folder=folder.path,
             code=error.code,
+            found=(
+                "everything that is missing"
+                if self._parts.sink.remembers
+                else "what was received lately; older mail that was moved in meanwhile cannot be told apart"
+            ),
         )
         # What was read ahead belongs to the old position: let it be confirmed first.
         await self._storing.settle()

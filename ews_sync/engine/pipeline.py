@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ews_sync.engine.backoff import Backoff
+from ews_sync.engine.checkpoints import TELL_EVERY
 from ews_sync.engine.tasks import sleep_unless
 from ews_sync.errors import Asks, Scope, SinkError
 from ews_sync.telemetry.status import Failure
@@ -122,6 +123,8 @@ class Pipeline:
         self._jitter = jitter
         self._queue: asyncio.Queue[Batch] = asyncio.Queue(maxsize=max(1, workers))
         self._closing = asyncio.Event()
+        self._struggling: set[Batch] = set()
+        self._told_at = 0.0
         self._in_flight = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -189,6 +192,12 @@ class Pipeline:
     async def _put(self, batch: Batch) -> Receipt | None:
         """Have the batch stored, trying again while that makes sense; None when its lane has failed."""
         backoff = Backoff(0.5, 60.0, self._jitter)
+        try:
+            return await self._put_patiently(batch, backoff)
+        finally:
+            self._struggling.discard(batch)
+
+    async def _put_patiently(self, batch: Batch, backoff: Backoff) -> Receipt | None:
         while batch.lane.failure is None:
             try:
                 receipt = await self._sink.put(batch.emails)
@@ -198,11 +207,13 @@ class Pipeline:
                     batch.lane.fail(error)
                     return None
                 if error.scope is Scope.PROCESS:
+                    self._struggling.add(batch)
                     self._note_trouble(error)
                 await sleep_unless(self._closing, wait, self._clock)
                 if self._closing.is_set():
                     batch.lane.fail(error)
             else:
+                self._struggling.discard(batch)
                 self._note_recovery()
                 return receipt
         return None
@@ -219,12 +230,15 @@ class Pipeline:
 
     def _note_trouble(self, error: SinkError) -> None:
         before = self._status.sink_failure
-        if before is None or before.reason != error.summary:
+        now = self._clock.monotonic()
+        if before is None or before.reason != error.summary or now - self._told_at >= TELL_EVERY:
+            self._told_at = now
             self._log.error("mail cannot be stored; trying again until it can", problem=error.summary, hint=error.hint)
         self._status.sink_failure = Failure.of(error, before.since if before is not None else self._clock.now())
 
     def _note_recovery(self) -> None:
-        if self._status.sink_failure is not None:
+        # A small batch may fit on a full disk while others still do not.
+        if self._status.sink_failure is not None and not self._struggling:
             self._log.info("mail can be stored again")
             self._status.sink_failure = None
 

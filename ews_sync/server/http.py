@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -40,7 +41,7 @@ class StatusServer:
             await site.start()
         except OSError as error:
             await runner.cleanup()
-            reason = (error.strerror or str(error)).strip()
+            reason = os.strerror(error.errno).lower() if error.errno else str(error)
             raise ConfigurationError(
                 (f"--bind: cannot listen at {self._bind}: {reason}; choose another address or stop what listens there",)
             ) from error

@@ -105,7 +105,7 @@ def _time(moment: datetime | None) -> str | None:
 
 def as_text(status: Status, moment: Moment) -> str:
     """Give the status as a table, a line for each mailbox and each thing that is wrong."""
-    state = "stopping" if status.stopping else "ready" if status.ready else "not ready yet"
+    state = "stopping" if status.stopping else "running" if status.ready else "not ready"
     shard = f", shard {status.shard}" if status.shard else ""
     lines = [f"ews-sync {status.version}: {state}, into {status.sink}{shard}", ""]
     rows: list[tuple[str, ...]] = [("MAILBOX", "STATE", "FOLDERS", "CAUGHT UP", "STORED", "RATE", "LAST EMAIL")]

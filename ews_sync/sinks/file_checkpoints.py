@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ews_sync.errors import CheckpointError
 from ews_sync.model import MailboxCheckpoint
-from ews_sync.sinks.durable import Disk, make_directories, replace
+from ews_sync.sinks.durable import Disk, replace
 from ews_sync.sinks.keyed_state import from_keyed_state, to_keyed_state
 from ews_sync.sinks.mailbox_directory import DiskThreads, mailbox_key
 from ews_sync.sinks.new_email import json_bytes
@@ -74,8 +74,8 @@ class FileCheckpointStore:
             # Threads start in any order, and a cancelled save still runs: an earlier one must not undo a later one.
             if number < saves.written or digest == saves.digest:
                 return
-            if not saves.written:
-                make_directories(self._disk, path.parent)
+            # The sink has made the directory for its lock. One that is gone since is not made anew: the mail went with
+            # it, and a checkpoint that outlives the mail would keep it from ever coming back.
             saves.digest = b""
             replace(self._disk, path, data, spare=".bak")
             saves.written, saves.digest = number, digest

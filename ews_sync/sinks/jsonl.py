@@ -18,6 +18,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from ews_sync.errors import CheckpointError
 from ews_sync.model import Receipt, StartFrom
 from ews_sync.sinks.durable import append
@@ -190,6 +192,10 @@ class _Stream:
             while (aside := path.with_name(f"{path.name}.aside-{attempt}")).exists():
                 attempt += 1
             self._disk.rename(path, aside)
+            structlog.get_logger("ews_sync.sinks").warning(
+                "no checkpoint says what these lines are; they are set aside, and what they hold is stored anew",
+                file=str(aside),
+            )
         self._disk.flush_directory(self._directory.path)
 
     def _whole_lines(self, number: int) -> int:

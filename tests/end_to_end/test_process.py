@@ -179,14 +179,14 @@ async def test_check_says_what_is_fine_and_what_is_not(world: World) -> None:
     output, _ = await running.communicate()
     assert running.returncode == 0
     assert "Inbox/Claims" in output.decode()
-    assert "all 2 mailboxes are fine" in output.decode()
+    assert "2 mailboxes, all fine" in output.decode()
     world.server.faults.add(SoapFault("ErrorNonExistentMailbox"), mailbox="xyz@example.com")
     running = await start(world, "check")
     output, errors = await running.communicate()
     assert running.returncode == 1
     assert "FAILED  xyz@example.com" in output.decode()
     assert "primary SMTP address" in output.decode()
-    assert "1 of 2 mailboxes need attention" in output.decode()
+    assert "2 mailboxes, 1 of them FAILED" in output.decode()
     assert errors == b""
     assert not (world.directory / "data").exists(), "check must change nothing"
 
@@ -216,9 +216,38 @@ async def test_the_demo_runs_and_says_where_the_mail_is(tmp_path: Path) -> None:
     while len(list((tmp_path / "demo").rglob("*.eml"))) < 60:
         assert running.returncode is None
         await asyncio.sleep(0.05)
+    second = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *("demo", "--directory", str(tmp_path / "demo"), "--bind", "127.0.0.1:0"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, refusal = await second.communicate()
+    assert second.returncode == 2
+    assert b"a demo is running in" in refusal
+    assert len(list((tmp_path / "demo").rglob("*.eml"))) >= 60, "a second demo must not touch the first one's mail"
     running.send_signal(signal.SIGINT)
     output, errors = await running.communicate()
     assert running.returncode == 0, errors.decode()
     assert "http://127.0.0.1:" in output.decode()
     assert str(tmp_path / "demo" / "data") in output.decode().splitlines()[-2]
     assert errors == b""
+
+
+async def test_the_demo_ends_when_nobody_watches_any_more(tmp_path: Path) -> None:
+    demo = " ".join((*COMMAND[:1], "-c", f"'{COMMAND[2]}'", "demo", "--directory", str(tmp_path / "demo")))
+    running = await asyncio.create_subprocess_shell(
+        f"{{ {demo} --bind 127.0.0.1:0 --emails 5; echo $? >&2; }} | head -1",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, errors = await running.communicate()
+    assert errors.decode().strip() == "0"
+
+
+async def test_a_table_is_printed_whatever_the_terminal_can_show(world: World) -> None:
+    world.mailbox().folder("\u00dcn\u00ef")
+    running = await start(world, "check", variables=environment(world) | {"PYTHONIOENCODING": "ascii"})
+    output, errors = await running.communicate()
+    assert (running.returncode, errors) == (0, b"")
+    assert b"\\xdcn\\xef" in output

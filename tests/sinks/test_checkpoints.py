@@ -21,6 +21,19 @@ from tests.sinks.builders import FULL, MAILBOX, OTHER, FaultyDisk, PowerCutError
 if TYPE_CHECKING:
     from pathlib import Path
 
+
+def opened(prefix: Path) -> Path:
+    """Make the directories that a sink makes for its locks."""
+    for mailbox in (MAILBOX, OTHER):
+        state_file(prefix, mailbox, ".lock").parent.mkdir(parents=True, exist_ok=True)
+    return prefix
+
+
+@pytest.fixture(autouse=True)
+def _opened(tmp_path: Path) -> None:
+    opened(tmp_path)
+
+
 TIME = datetime(2020, 1, 1, tzinfo=UTC)
 TEXTS = st.text(max_size=20)
 TIMES = st.datetimes(timezones=st.just(UTC))
@@ -205,7 +218,7 @@ async def test_a_folder_that_was_edited_wrongly_is_damage_too(tmp_path: Path, ch
 @pytest.mark.parametrize("error", [None, FULL])
 async def test_wherever_a_save_stops_the_old_or_the_new_is_there(tmp_path: Path, error: int | None) -> None:
     for fails_at in range(9):
-        prefix = tmp_path / str(fails_at)
+        prefix = opened(tmp_path / str(fails_at))
         await saved(prefix, ONE)
         store = FileCheckpointStore(prefix, disk=FaultyDisk(fails_at, error))
         with contextlib.suppress(PowerCutError, StorageError):
@@ -228,10 +241,12 @@ async def test_a_failed_save_is_tried_again(tmp_path: Path) -> None:
     assert await loaded(tmp_path) == ONE
 
 
-async def test_a_directory_that_goes_away_is_not_made_again(tmp_path: Path) -> None:
-    prefix = tmp_path / "mounted"
+@pytest.mark.parametrize("saved_before", [True, False])
+async def test_a_directory_that_goes_away_is_not_made_again(tmp_path: Path, *, saved_before: bool) -> None:
+    prefix = opened(tmp_path / "mounted")
     store = FileCheckpointStore(prefix)
-    await store.save(MAILBOX, ONE)
+    if saved_before:
+        await store.save(MAILBOX, ONE)
     prefix.rename(tmp_path / "away")
     with pytest.raises(StorageError, match="still mounted"):
         await store.save(MAILBOX, TWO)

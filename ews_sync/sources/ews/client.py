@@ -33,8 +33,8 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 USER_AGENT = f"ews-sync/{__version__}"
-_TIMEOUT = httpx.Timeout(connect=15, read=150, write=60, pool=None)
-"""Exchange executes a request for up to a minute before it gives up, so reading waits longer than that."""
+ANSWER_WITHIN = 150.0
+"""Seconds of silence. Exchange executes a request for up to a minute before it gives up, so reading waits longer."""
 _DEADLINE = 1800.0
 _PIECE = 64 * 1024
 _PAUSE_EVERY = 1024 * 1024
@@ -88,7 +88,7 @@ class RetryPolicy:
 class Client:
     """Sends calls to one EWS endpoint. Raises `SourceError` and its children only."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it joins, and how it behaves
         self,
         url: str,
         http: httpx.AsyncClient,
@@ -96,11 +96,13 @@ class Client:
         *,
         retry: RetryPolicy | None = None,
         jitter: Callable[[], float] = random.random,
+        answer_within: float = ANSWER_WITHIN,
     ) -> None:
         self._url = httpx.URL(url)
         self._http = http
         self._clock = clock
         self._retry = retry or RetryPolicy()
+        self._timeout = httpx.Timeout(connect=15, read=answer_within, write=60, pool=None)
         self._jitter = jitter
         self._gates: dict[str, Gate] = {}
         self._contact = FirstContact()
@@ -198,7 +200,7 @@ class Client:
     async def _respond(self, call: Call, request_id: str) -> httpx.Response:
         """Send, and give the response as soon as its headers are there."""
         request = self._http.build_request(
-            "POST", self._url, content=call.content, headers=_headers(call, request_id), timeout=_TIMEOUT
+            "POST", self._url, content=call.content, headers=_headers(call, request_id), timeout=self._timeout
         )
         async with self._contact.passage():
             try:
