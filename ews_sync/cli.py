@@ -105,8 +105,8 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
 def _appliance(command: str, given: Mapping[str, str], environ: Mapping[str, str]) -> int:
     if command == "run":
         # Until the service takes the signal over. Nothing has begun yet, and as a container's first process one without
-        # a handler would not even hear it.
-        signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+        # a handler would not even hear it. At once: an exception in the middle of an import can get lost.
+        signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
     from ews_sync.settings.load import load_settings  # noqa: PLC0415 - loads pydantic
 
     settings = load_settings(given, environ)

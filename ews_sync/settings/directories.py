@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -44,8 +43,6 @@ def _obstacle(directory: Path, created: list[Path]) -> str | None:
             return f"cannot be written: {shown(str(path))} is a link to something that does not exist"
         path.mkdir(exist_ok=True)
         created.append(path)
-    if not os.access(absolute, os.W_OK | os.X_OK):
-        return f"cannot be written: no permission for user {os.getuid()}: {shown(str(directory))}"
     with tempfile.NamedTemporaryFile(prefix=".reinfer-ews-", dir=absolute) as probe:
         probe.write(b"probe")
     return None

@@ -251,3 +251,25 @@ async def test_a_table_is_printed_whatever_the_terminal_can_show(world: World) -
     output, errors = await running.communicate()
     assert (running.returncode, errors) == (0, b"")
     assert b"\\xdcn\\xef" in output
+
+
+@pytest.mark.parametrize("imported", ["pydantic", "httpx", "ews_sync.engine.engine"])
+async def test_sigterm_before_anything_has_begun_ends_it(world: World, imported: str) -> None:
+    world.mailbox()
+    # The signal comes while this module is being imported, wherever in the start that is.
+    trap = (
+        "import os, signal, sys\n"
+        "class Trap:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {imported!r}: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Trap())\n"
+        "from ews_sync.cli import main\n"
+        "sys.exit(main())"
+    )
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", trap, "--local-files-prefix", str(world.directory), "--bind", "127.0.0.1:0"),
+        env=environment(world),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, errors = await running.communicate()
+    assert (running.returncode, errors) == (0, b"")
