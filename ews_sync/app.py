@@ -184,7 +184,7 @@ class Appliance:
             raise
         except Exception as error:
             self._log.exception("a defect in ews-sync: please report this with the lines before it")
-            raise DefectError(f"an unexpected error: {type(error).__name__}: {error}") from error
+            raise DefectError(error) from error
 
     async def _run_parts(self) -> None:
         settings = self._settings

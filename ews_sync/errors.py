@@ -87,8 +87,11 @@ class ConfigurationError(EwsSyncError):
 class DefectError(EwsSyncError):
     """Something happened that the code does not foresee."""
 
-    def __init__(self, summary: str) -> None:
-        super().__init__(summary, hint="this is a defect in ews-sync: report it with the log; it goes on trying")
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"an unexpected error: {type(error).__name__}: {error}",
+            hint="this is a defect in ews-sync: report it with the log; it goes on trying",
+        )
 
 
 class UnavailableError(EwsSyncError):

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+TELL_EVERY = 600.0
+"""Seconds after which a trouble that goes on is logged again."""
+
 
 class Backoff:
     """Waits in seconds that double from `first` to `longest`.

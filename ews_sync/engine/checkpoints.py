@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from ews_sync.engine.backoff import TELL_EVERY
 from ews_sync.errors import SinkError
 
 if TYPE_CHECKING:
     from ews_sync.model import CheckpointStore, Clock, Mailbox, MailboxCheckpoint
 
 _AT_ONCE = 8
-TELL_EVERY = 600.0
-"""Seconds after which a trouble that goes on is logged again."""
 
 
 class CheckpointKeeper:

@@ -152,7 +152,7 @@ class MailboxSync:
             raise
         except Exception as error:
             self._log.exception("a defect in ews-sync: please report this with the lines before it")
-            raise DefectError(f"an unexpected error: {type(error).__name__}: {error}") from error
+            raise DefectError(error) from error
 
     async def _round(self) -> None:
         await self._storing.open()

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ews_sync.engine.backoff import Backoff
-from ews_sync.engine.checkpoints import TELL_EVERY
+from ews_sync.engine.backoff import TELL_EVERY, Backoff
 from ews_sync.engine.tasks import sleep_unless
 from ews_sync.errors import Asks, Scope, SinkError
 from ews_sync.telemetry.status import Failure

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
 import ssl
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,26 +9,12 @@ import pytest
 from tests.sources.support import FakeClock
 
 if TYPE_CHECKING:
-    from lxml import etree
+    from pathlib import Path
 
 
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
-
-
-@pytest.fixture(scope="session")
-def schema() -> etree.XMLSchema:
-    loader = Path(__file__).resolve().parents[2].parent / "shared" / "ews-schema" / "ews_schema.py"
-    if not loader.exists():
-        pytest.skip("Microsoft's schemas are not part of this repository")
-    spec = importlib.util.spec_from_file_location("ews_schema_for_sources", loader)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    loaded: etree.XMLSchema = module.load()
-    return loaded
 
 
 @pytest.fixture(scope="session")
