@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import ssl
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import certifi
-
 from ews_sync.errors import ConfigurationError
+from ews_sync.web.tls import system_context
 
 if TYPE_CHECKING:
     from ews_sync.settings.exchange import Exchange
@@ -23,10 +20,7 @@ def tls_context(exchange: Exchange) -> ssl.SSLContext:
     Without `ssl_verify` no certificate is looked at; whoever calls this says so loudly. Raises `ConfigurationError`
     when the bundle cannot be read, or the ciphers are none that OpenSSL knows.
     """
-    context = ssl.create_default_context()
-    if not _has_system_store():
-        # A minimal image may have no system store.
-        context.load_verify_locations(cafile=str(Path(certifi.where())))
+    context = system_context()
     if exchange.ssl_ca_bundle is not None:
         try:
             context.load_verify_locations(cafile=str(exchange.ssl_ca_bundle))
@@ -42,14 +36,3 @@ def tls_context(exchange: Exchange) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _has_system_store() -> bool:
-    paths = ssl.get_default_verify_paths()
-    if paths.cafile:
-        return True
-    try:
-        with os.scandir(paths.capath or "") as entries:
-            return any(entries)
-    except OSError:
-        return False

@@ -22,7 +22,8 @@ from ews_sync.sources.ews.codes import TIMED_OUT
 from ews_sync.sources.ews.connections import Connections
 from ews_sync.sources.ews.contact import FirstContact
 from ews_sync.sources.ews.throttle import Gate
-from ews_sync.sources.ews.trouble import connection_error, content_type, retry_after, status_error
+from ews_sync.sources.ews.trouble import connection_error, status_error
+from ews_sync.web.failures import content_type, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -1,0 +1,1 @@
+"""What the mail server's client and the platform's client share: HTTP failures in words, and TLS. No protocol."""
