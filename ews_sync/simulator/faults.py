@@ -1,5 +1,7 @@
 """Everything that goes wrong between a client and a server, as data.
 
+The effects of the platform are in `platform/faults.py`; the rules are the same.
+
     plan = FaultPlan(seed=7)
     plan.add(SoapFault("ErrorServerBusy", back_off_ms=500), operation="FindItem", times=2)
     plan.add(ItemError("ErrorItemCorrupt"), item=lambda item: "invoice" in (item.properties.subject or ""))
@@ -143,6 +145,16 @@ class ItemError:
     stops_batch: bool = False
 
 
+class TargetedEffect:
+    """An effect that knows itself which requests it is for: a base for those of another protocol than Exchange's."""
+
+    __slots__ = ()
+
+    def concerns(self, call: Call) -> bool:  # noqa: ARG002 - for those that override it
+        """Whether it is for this request; chance and `times` count only those that it is for."""
+        return True
+
+
 Effect: TypeAlias = (
     HttpError
     | ConnectionReset
@@ -158,6 +170,7 @@ Effect: TypeAlias = (
     | ShortPage
     | WithoutProperties
     | ItemError
+    | TargetedEffect
 )
 E_ = TypeVar("E_")
 
@@ -166,7 +179,9 @@ E_ = TypeVar("E_")
 class Call:
     """A request, as the rules see it.
 
-    `folders` are paths (Inbox/Claims), `items` are ItemIds; `nth` counts the requests of this operation from 1.
+    `folders` are paths (Inbox/Claims), `items` are ItemIds; `nth` counts the requests of this operation from 1. A
+    request to the platform has a `bucket` (owner/name), perhaps several `mailboxes`, emails' ids as `items`, the `size`
+    of its body in bytes, and `content`: what the body says, None where it could not be read.
     """
 
     operation: str
@@ -175,14 +190,18 @@ class Call:
     folders: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
     nth: int = 1
+    bucket: str = ""
+    mailboxes: tuple[str, ...] = ()
+    size: int = 0
+    content: object = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """An effect, and the requests or items that it is for. What is None matches everything.
 
-    `folder` is a path or a name, `item` an ItemId or a predicate, `nth` one number or several, `probability` from 0 to
-    1, `times` how often the rule applies before it is spent.
+    `folder` is a path or a name, `item` an ItemId (the platform's: an email's id) or a predicate, `nth` one number or
+    several, `probability` from 0 to 1, `times` how often the rule applies before it is spent, `bucket` is owner/name.
     """
 
     effect: Effect
@@ -193,17 +212,16 @@ class Rule:
     nth: int | Collection[int] | None = None
     probability: float = 1.0
     times: int | None = None
+    bucket: str | None = None
 
     def matches(self, call: Call) -> bool:
         """Whether the rule is for this request (chance and `times` aside)."""
-        if self.operation is not None and self.operation != call.operation:
-            return False
-        if self.mailbox is not None and self.mailbox.casefold() != call.mailbox.casefold():
-            return False
-        if self.nth is not None and call.nth not in ({self.nth} if isinstance(self.nth, int) else self.nth):
+        if not self._is_about(call):
             return False
         if isinstance(self.effect, ItemError):
             return True  # its folder and item are those of the item
+        if isinstance(self.effect, TargetedEffect) and not self.effect.concerns(call):
+            return False
         if isinstance(self.item, str) and self.item not in call.items:
             return False
         return self.folder is None or any(_names(path, self.folder) for path in call.folders)
@@ -215,6 +233,16 @@ class Rule:
         if self.item is None:
             return True
         return item.id == self.item if isinstance(self.item, str) else self.item(item)
+
+    def _is_about(self, call: Call) -> bool:
+        if self.operation is not None and self.operation != call.operation:
+            return False
+        if self.bucket is not None and self.bucket != call.bucket:
+            return False
+        addresses = {address.casefold() for address in (call.mailbox, *call.mailboxes)}
+        if self.mailbox is not None and self.mailbox.casefold() not in addresses:
+            return False
+        return self.nth is None or call.nth in ({self.nth} if isinstance(self.nth, int) else self.nth)
 
 
 @dataclass(slots=True)
@@ -267,9 +295,10 @@ class FaultPlan:
         nth: int | Collection[int] | None = None,
         probability: float = 1.0,
         times: int | None = None,
+        bucket: str | None = None,
     ) -> Rule:
         """Add a rule; see `Rule` for what the arguments mean."""
-        rule = Rule(effect, operation, mailbox, folder, item, nth, probability, times)
+        rule = Rule(effect, operation, mailbox, folder, item, nth, probability, times, bucket)
         self._active.append(_Active(rule))
         return rule
 

@@ -12,9 +12,7 @@ import binascii
 import gzip
 import hmac
 import uuid
-from collections import Counter, deque
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import web
@@ -33,6 +31,7 @@ from ews_sync.simulator.faults import (
     SoapFault,
     Truncated,
 )
+from ews_sync.simulator.request_log import RequestLog
 
 if TYPE_CHECKING:
     import ssl
@@ -49,7 +48,6 @@ PATH: Final = "/EWS/Exchange.asmx"
 LARGEST_REQUEST: Final = 67_108_864
 """Bytes that a request can have, as in Exchange 2013."""
 _SMALL: Final = 1 << 20
-_KEPT: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,52 +74,6 @@ class RequestRecord:
     item_ids: tuple[str, ...] = ()
     effects: tuple[str, ...] = ()
     bytes_sent: int = 0
-
-
-@dataclass(slots=True)
-class RequestLog:
-    """The last requests, oldest first, and counts of all."""
-
-    records: deque[RequestRecord] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    counts: Counter[str] = field(default_factory=Counter)
-    statuses: Counter[int] = field(default_factory=Counter)
-    in_flight: Counter[str] = field(default_factory=Counter)
-    most_in_flight: Counter[str] = field(default_factory=Counter)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __iter__(self) -> Iterator[RequestRecord]:
-        return iter(self.records)
-
-    def __getitem__(self, position: int) -> RequestRecord:
-        return self.records[position]
-
-    def of(self, operation: str) -> list[RequestRecord]:
-        """Return the requests of one operation."""
-        return [record for record in self.records if record.operation == operation]
-
-    def add(self, record: RequestRecord) -> None:
-        """Write a request down."""
-        self.records.append(record)
-        self.statuses[record.status] += 1
-
-    def clear(self) -> None:
-        """Forget everything, except what is in flight."""
-        self.records.clear()
-        self.counts.clear()
-        self.statuses.clear()
-        self.most_in_flight.clear()
-
-    @contextmanager
-    def flight(self, principal: str) -> Iterator[None]:
-        """Count a request as being in flight for a principal."""
-        self.in_flight[principal] += 1
-        self.most_in_flight[principal] = max(self.most_in_flight[principal], self.in_flight[principal])
-        try:
-            yield
-        finally:
-            self.in_flight[principal] -= 1
 
 
 class Authenticator(Protocol):
@@ -186,7 +138,7 @@ class ExchangeServer:
         self.exchange = exchange
         self.service = ExchangeService(exchange, limits)
         self.faults = FaultPlan() if faults is None else faults
-        self.log = RequestLog()
+        self.log: RequestLog[RequestRecord] = RequestLog()
         self._authenticator = authenticator or BasicAuthenticator(accounts)
         self._ssl_context = ssl_context
         self._host = host
