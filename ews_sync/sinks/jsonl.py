@@ -10,7 +10,6 @@ the next number. A file that is shorter than the checkpoint says is damage, and 
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import re
@@ -21,11 +20,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ews_sync.errors import CheckpointError
-from ews_sync.model import Receipt, StartFrom
+from ews_sync.model import Recall, Receipt, StartFrom
 from ews_sync.sinks.durable import append
 from ews_sync.sinks.mailbox_directory import MailboxDirectories, mailbox_key
-from ews_sync.sinks.mime_text import is_utf8, mime_text
-from ews_sync.sinks.new_email import json_bytes, new_email
+from ews_sync.sinks.new_email_json import email_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,7 +61,7 @@ class JsonlSink:
     """
 
     ordered: bool = True
-    remembers: bool = False
+    recall: Recall = Recall.NOTHING
 
     def __init__(
         self,
@@ -226,29 +224,13 @@ def _lines(batch: Sequence[Email]) -> Iterator[bytes]:
     # The times are part of it because different messages can have one id: see `placement`.
     latest = {(email.id, email.timestamp, email.metadata.received_at): email for email in batch}
     for email in latest.values():
-        if email.mime.size > _WHOLE and is_utf8(email.mime.chunks()):
-            yield from _line_in_pieces(email)
-        else:
-            text = mime_text(b"".join(email.mime.chunks()))
-            yield json_bytes(new_email(email, mime_content=text)) + b"\n"
-
-
-def _line_in_pieces(email: Email) -> Iterator[bytes]:
-    """Give the line of an email whose MIME is valid UTF-8, without ever having all of the message in memory."""
-    content = "mime_content"
-    names = list(new_email(email, mime_content=""))
-    described = new_email(email)
-    before = {name: described[name] for name in names[: names.index(content)]}
-    after = {name: described[name] for name in names[names.index(content) + 1 :]}
-    yield json_bytes(before)[:-1] + f',"{content}":"'.encode()
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    for chunk in email.mime.chunks():
-        yield json_bytes(decoder.decode(chunk))[1:-1]
-    yield b'",' + json_bytes(after)[1:] + b"\n"
-
-
-_WHOLE = 1024 * 1024
-"""Up to this many bytes a message is made into its line in one piece."""
+        # One write for a small email, its line end included.
+        waiting = b""
+        for piece in email_pieces(email):
+            if waiting:
+                yield waiting
+            waiting = piece
+        yield waiting + b"\n"
 
 
 def _parse(text: str) -> _Position:

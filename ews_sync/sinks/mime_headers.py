@@ -7,8 +7,15 @@ entity declares for its text is taken when the bytes fit it. Fields that are val
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ews_sync.sinks.mime_encodings import escaped_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 UNKNOWN = "unknown-8bit"
 
@@ -46,6 +53,8 @@ _CHARSET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,39}", re.ASCII)
 _Q_LITERAL = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!*+-/")
 _PARAMETER_LITERAL = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&+-.^_`{|}~")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
+# As many bytes as an encoded word of 75 characters holds as base64 (RFC 2047, 2).
+_LONG_WORD = 42
 _BESIDE = frozenset(bytes((byte,)) for byte in b" \t\r\n()<>,;:@")
 
 
@@ -102,7 +111,7 @@ def encode_field(field: Field, charset: str | None, newline: bytes) -> bytes:
         return field.raw
     name, colon, rest = field.raw.partition(b":")
     if not colon or not _is_utf8(name):
-        return escape_line(field.raw)
+        return b"".join(escaped_line((field.raw,)))
     value = rest.rstrip(b"\r\n")
     if field.name in _PARAMETRIC:
         encoded = _parametric(value, charset, newline)
@@ -126,15 +135,39 @@ def replace_boundary(field: Field, old: bytes, new: bytes) -> Field:
     return Field(_PARAMETER.sub(substitute, value) + b'; boundary="' + new + b'"' + field.raw[len(value) :])
 
 
-def escape_line(line: bytes) -> bytes:
-    """Give a line that no standard has an encoding for as quoted-printable text, without its meaning a boundary."""
-    escaped = bytearray()
-    for index, byte in enumerate(line):
-        if byte >= 0x80 or byte == 0x3D or (byte == 0x2D and index == 0):
-            escaped += b"=%02X" % byte
-        else:
-            escaped.append(byte)
-    return bytes(escaped)
+def long_field_pieces(blocks: Iterable[bytes], newline: bytes) -> Iterator[bytes]:
+    """Give a field that is too long to be taken apart: all of its value as encoded words, whatever it holds.
+
+    `blocks` are the whole field, and its name is in the first. Where that is no name, the field is a line of text (see
+    `escaped_line`).
+    """
+    pieces = iter(blocks)
+    name, colon, rest = next(pieces, b"").partition(b":")
+    if not colon or not _is_utf8(name):
+        yield from escaped_line(itertools.chain((name + colon + rest,), pieces))
+        return
+    yield name + colon + b" "
+    ending = rest[-2:]
+    rest = _BREAK.sub(b"", rest).removeprefix(b" ")
+    between = b""
+    for block in pieces:
+        ending = (ending + block)[-2:]
+        rest += _BREAK.sub(b"", block)
+        whole = len(rest) - len(rest) % _LONG_WORD
+        if whole:
+            yield between + _long_words(rest[:whole], newline)
+            rest = rest[whole:]
+            between = newline + b" "
+    if rest:
+        yield between + _long_words(rest, newline)
+    yield ending[len(ending.rstrip(b"\r\n")) :]
+
+
+def _long_words(content: bytes, newline: bytes) -> bytes:
+    chunks = (content[start : start + _LONG_WORD] for start in range(0, len(content), _LONG_WORD))
+    return (newline + b" ").join(
+        b"=?" + UNKNOWN.encode() + b"?b?" + base64.b64encode(chunk) + b"?=" for chunk in chunks
+    )
 
 
 def _words(value: bytes, word: re.Pattern[bytes], charset: str | None, newline: bytes) -> bytes:

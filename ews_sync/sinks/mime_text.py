@@ -6,61 +6,55 @@ each such header as RFC 2047 and RFC 2231 have it. Everything else keeps its byt
 end, are found as Python's `email` finds them, which is how forgiving readers do: CR, LF and CRLF all end lines,
 headers end at the first line that is none, outer boundaries end inner parts, and a missing last boundary is the end
 of the message.
+
+It is made in pieces, in a bounded amount of memory: nothing is held of a message but a block of it and one header field
+at a time. A field of more than 32 KiB is not taken apart: when it needs encoding, all of its value is encoded.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import codecs
 import hashlib
+import itertools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from ews_sync.model import MimeBytes
+from ews_sync.sinks.mime_encodings import (
+    base64_pieces,
+    escaped_line,
+    is_mostly_ascii,
+    quoted_printable_pieces,
+    without_junk,
+)
 from ews_sync.sinks.mime_headers import (
     Field,
     encode_field,
-    escape_line,
+    long_field_pieces,
     parameter,
     replace_boundary,
     usable_charset,
     value_of,
 )
+from ews_sync.sinks.mime_window import BLOCK, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
+
+    from ews_sync.model import Mime
 
 _DEEPEST = 50
 """Parts nested deeper are kept as one opaque body."""
+LONGEST_FIELD = 32 * 1024
+"""Bytes up to which a header field is taken apart."""
+_LONGEST_NAME = 1024
 
-_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)?")
 # As in RFC 5322 and in Python's email: a printable name and a colon, or a folded line, or mbox's envelope line.
 _FIELD_START = re.compile(rb"(?:From |[!-9;-~]*:|[\t ])")
 _TOKEN = re.compile(rb"[!-~]+")
-_HIGH = re.compile(rb"[\x80-\xff]")
-_QP_JUNK = re.compile(rb"==|=?[\x80-\xff]")
 _NESTED = frozenset({b"message/rfc822", b"message/global", b"message/news"})
 _UU = frozenset({b"uuencode", b"x-uuencode", b"uue", b"x-uue"})
-# What stands for the 16 half-bytes of an 8-bit byte inside base64: outside its alphabet, so that decoders pass it by.
-_JUNK = b"!#$%&'()*,.:;<>?"
-
-_Piece: TypeAlias = bytes | memoryview
-"""What is given out: new bytes, or a view of those that stay as they are."""
-
-
-def is_utf8(chunks: Iterable[bytes]) -> bool:
-    """Tell whether a message that comes in pieces is valid UTF-8, and so is its own text."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for chunk in chunks:
-            # ASCII, which most mail is, need not be decoded; but it must not stand inside a character.
-            if decoder.getstate()[0] or not chunk.isascii():
-                decoder.decode(chunk)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
+_LAYERS = frozenset({b"base64", b"quoted-printable"}) | _UU
 
 
 def mime_text(data: bytes) -> str:
@@ -68,239 +62,277 @@ def mime_text(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        out: list[_Piece] = []
-        _Rewriter(data).entity(0, len(data), out, b"text/plain", 0)
-        rewritten = b"".join(out)
-        # A message can be large: its pieces go before its text comes.
-        out.clear()
-        return rewritten.decode()
+        return b"".join(mime_pieces(MimeBytes(data))).decode()
+
+
+def mime_pieces(mime: Mime, *, block: int = BLOCK, longest_field: int = LONGEST_FIELD) -> Iterator[bytes]:
+    """Yield the UTF-8 of the message's text in pieces, which may be small and may end inside a character.
+
+    `block` is how many bytes are read at a time; it makes no difference to what comes out. Raises `OSError` when the
+    message cannot be read, and nothing else, whatever its bytes are.
+    """
+    window = Window(mime, block)
+    return _Rewriter(window, longest_field).entity(0, window.size, b"text/plain", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """An entity's header fields; its body begins at `body`. `separator` is the empty line between, or b""."""
+    """An entity's header: its fields are between `start` and `end`, its body begins at `body`.
 
-    fields: tuple[Field, ...]
+    `separator` is the empty line between, or b"". `newline` is how lines end here.
+    """
+
+    start: int
+    end: int
     separator: bytes
     body: int
     newline: bytes
+    content_type: Field | None
+    transfer_encoding: Field | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Delimiter:
+    """A line that separates parts: the boundary in it ends at `named`, the line without its end at `end`."""
+
+    start: int
+    named: int
+    end: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Rename:
+    """A boundary that cannot stay, and the one in its place."""
+
+    old: bytes
+    new: bytes
 
 
 class _Rewriter:
-    """Walks a message by offsets into its bytes and gives it out again, part by part."""
+    """Walks a message by offsets into its bytes and gives it out again, part by part.
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._view = memoryview(data)
+    No offset is ever inside a character: what is before or behind it is a line end, a hyphen or an end of the message.
+    """
 
-    def entity(self, start: int, end: int, out: list[_Piece], default: bytes, depth: int) -> None:
-        """Append the message or part between `start` and `end`. `default` is its type when it does not say."""
-        if self._is_text(start, end):
-            out.append(self._view[start:end])
+    def __init__(self, window: Window, longest_field: int) -> None:
+        self._window = window
+        self._longest_field = max(longest_field, _LONGEST_NAME)
+
+    def entity(self, start: int, end: int, default: bytes, depth: int) -> Iterator[bytes]:
+        """Yield the message or part between `start` and `end`. `default` is its type when it does not say."""
+        window = self._window
+        if window.is_text(start, end):
+            yield from window.blocks(start, end)
             return
         head = self._head(start, end)
         kind, declared = _kind(head, default)
         encoding = _encoding(head)
-        layered = encoding in {b"base64", b"quoted-printable"} | _UU
-        if self._is_text(head.body, end):
-            self._put_head(head, out, declared)
-            out.append(self._view[head.body : end])
-        elif kind.startswith(b"multipart/") and depth < _DEEPEST and self._multipart(head, end, out, kind, depth):
-            pass
-        elif kind in _NESTED and depth < _DEEPEST and not layered:
-            self._put_head(head, out, declared)
-            self.entity(head.body, end, out, b"text/plain", depth + 1)
-        elif layered:
-            self._put_head(head, out, declared)
-            out.append(_without_junk(self._data[head.body : end], encoding))
+        if window.is_text(head.body, end):
+            yield from self._put_head(head, declared)
+            yield from window.blocks(head.body, end)
+        elif kind.startswith(b"multipart/") and self._has_parts(head, end, depth):
+            yield from self._put_multipart(head, end, kind, depth)
+        elif kind in _NESTED and depth < _DEEPEST and encoding not in _LAYERS:
+            yield from self._put_head(head, declared)
+            yield from self.entity(head.body, end, b"text/plain", depth + 1)
+        elif encoding in _LAYERS:
+            yield from self._put_head(head, declared)
+            yield from without_junk(window.blocks(head.body, end), encoding)
         else:
-            self._put_leaf(head, end, out, kind, declared)
+            yield from self._put_leaf(head, end, kind, declared)
 
-    def _multipart(self, head: _Head, end: int, out: list[_Piece], kind: bytes, depth: int) -> bool:
-        """Append a multipart; False, and nothing appended, when it has no parts."""
-        boundary = parameter(_first(head, b"content-type"), b"boundary")
-        if not boundary:
+    def _has_parts(self, head: _Head, end: int, depth: int) -> bool:
+        boundary = _boundary(head)
+        if not boundary or depth >= _DEEPEST:
             return False
-        # What ends a line may be the part's; the newline before a delimiter is the delimiter's (RFC 2046, 5.1.1).
-        pattern = re.compile(rb"(?:(?<=[\r\n])|\A)--" + re.escape(boundary) + rb"(--)?[ \t]*(?=[\r\n]|\Z)")
-        found = []
-        for match in pattern.finditer(self._data, head.body, end):
-            found.append(match)
-            if match[1]:
+        first = next(self._delimiters(boundary, head.body, end), None)
+        return first is not None and not first.last
+
+    def _delimiters(self, boundary: bytes, start: int, end: int) -> Iterator[_Delimiter]:
+        """Yield the lines between `start` and `end` that separate parts, up to the one that says it is the last."""
+        window = self._window
+        delimiter = b"--" + boundary
+        position = start
+        while (found := window.find(delimiter, position, end)) >= 0:
+            # Only at the start of a line: what is no delimiter here, cannot be one before the next.
+            _, position = window.line(found, end)
+            if found and window.slice(found - 1, found) not in (b"\r", b"\n"):
+                continue
+            named = found + len(delimiter)
+            last = window.slice(named, min(named + 2, end)) == b"--"
+            behind = self._behind_blanks(named + 2 if last else named, end)
+            if behind < end and window.slice(behind, behind + 1) not in (b"\r", b"\n"):
+                continue
+            position = behind
+            yield _Delimiter(found, named, behind, last)
+            if last:
+                return
+
+    def _behind_blanks(self, start: int, end: int) -> int:
+        for block in self._window.blocks(start, end):
+            rest = block.lstrip(b" \t")
+            start += len(block) - len(rest)
+            if rest:
                 break
-        if not found or found[0][1]:
-            return False
-        renamed = boundary
-        fields = head.fields
-        if not _valid(boundary):
-            renamed = _new_boundary(self._data, boundary)
-            fields = tuple(replace_boundary(field, boundary, renamed) for field in fields)
-        self._put_head(_Head(fields, head.separator, head.body, head.newline), out, None)
+        return start
+
+    def _put_multipart(self, head: _Head, end: int, kind: bytes, depth: int) -> Iterator[bytes]:
+        window = self._window
+        boundary = _boundary(head)
+        rename = _Rename(boundary, boundary)
+        if not _is_utf8(boundary):
+            rename = _Rename(boundary, self._new_boundary(boundary, head.start, end))
+        yield from self._put_head(head, None, rename=rename)
         default = b"message/rfc822" if kind == b"multipart/digest" else b"text/plain"
-        before = found[0].start()
-        self._put_lines(head.body, before, out)
-        for index, match in enumerate(found):
-            delimiter = b"--" + renamed + (b"--" if match[1] else b"")
-            out.append(delimiter + self._data[match.start() + len(b"--" + boundary + (match[1] or b"")) : match.end()])
-            if match[1]:
-                self._put_lines(match.end(), end, out)
-                return True
-            first = match.end() + _newline_length(self._data, match.end(), end)
-            out.append(self._data[match.end() : first])
-            if index + 1 < len(found):
-                following = found[index + 1].start()
-                last = max(first, following - _newline_before(self._data, first, following))
-                self.entity(first, last, out, default, depth + 1)
-                out.append(self._data[last:following])
-            else:
-                self.entity(first, end, out, default, depth + 1)
-        return True
+        delimiters = self._delimiters(boundary, head.body, end)
+        found = next(delimiters, None)
+        yield from self._put_lines(head.body, end if found is None else found.start)
+        while found is not None:
+            yield b"--" + rename.new
+            yield from window.blocks(found.named, found.end)
+            if found.last:
+                yield from self._put_lines(found.end, end)
+                return
+            first = found.end + window.newline_length(found.end, end)
+            yield window.slice(found.end, first)
+            found = next(delimiters, None)
+            following = end if found is None else found.start
+            # The newline before a delimiter is the delimiter's (RFC 2046, 5.1.1).
+            last = following if found is None else max(first, following - window.newline_before(first, following))
+            yield from self.entity(first, last, default, depth + 1)
+            yield window.slice(last, following)
 
-    def _put_head(self, head: _Head, out: list[_Piece], declared: bytes | None) -> None:
+    def _put_head(
+        self, head: _Head, declared: bytes | None, *, rename: _Rename | None = None, encoding: bytes = b""
+    ) -> Iterator[bytes]:
+        """Yield a header and its separator, with another boundary and another transfer encoding where given."""
+        window = self._window
         charset = usable_charset(declared)
-        out.extend(encode_field(field, charset, head.newline) for field in head.fields)
-        out.append(head.separator)
+        line = b"Content-Transfer-Encoding: " + encoding + head.newline if encoding else b""
+        for start, end in self._fields(head.start, head.end):
+            if encoding and self._name(start, end) == b"content-transfer-encoding":
+                yield line
+                line = b""
+            elif end - start <= self._longest_field:
+                field = Field(window.slice(start, end))
+                if rename is not None and rename.old != rename.new:
+                    field = replace_boundary(field, rename.old, rename.new)
+                yield encode_field(field, charset, head.newline)
+            elif window.is_text(start, end):
+                yield from window.blocks(start, end)
+            else:
+                named = start + _LONGEST_NAME
+                blocks = itertools.chain((window.slice(start, named),), window.blocks(named, end))
+                yield from long_field_pieces(blocks, head.newline)
+        yield line
+        yield head.separator or (head.newline if encoding else b"")
 
-    def _put_leaf(self, head: _Head, end: int, out: list[_Piece], kind: bytes, declared: bytes | None) -> None:
-        body = self._data[head.body : end]
+    def _put_leaf(self, head: _Head, end: int, kind: bytes, declared: bytes | None) -> Iterator[bytes]:
+        blocks = self._window.blocks
         # Quoted-printable where a person, or a reader that ignores encodings, would still make sense of it.
-        legible = kind.startswith((b"text/", b"message/", b"multipart/")) and _is_mostly_ascii(body)
-        encoding = b"quoted-printable" if legible else b"base64"
-        replaced = False
-        charset = usable_charset(declared)
-        line = b"Content-Transfer-Encoding: " + encoding + head.newline
-        for field in head.fields:
-            if field.name == b"content-transfer-encoding":
-                out.append(b"" if replaced else line)
-                replaced = True
-            else:
-                out.append(encode_field(field, charset, head.newline))
-        if not replaced:
-            out.append(line)
-        out.append(head.separator or head.newline)
-        out.append(_quoted_printable(body, head.newline) if legible else _base64(body, head.newline))
+        if kind.startswith((b"text/", b"message/", b"multipart/")) and is_mostly_ascii(blocks(head.body, end)):
+            yield from self._put_head(head, declared, encoding=b"quoted-printable")
+            yield from quoted_printable_pieces(blocks(head.body, end), head.newline)
+        else:
+            yield from self._put_head(head, declared, encoding=b"base64")
+            yield from base64_pieces(blocks(head.body, end), head.newline)
 
-    def _put_lines(self, start: int, end: int, out: list[_Piece]) -> None:
-        """Append text that belongs to no part: a preamble or an epilogue. No encoding can be declared for it."""
-        if self._is_text(start, end):
-            out.append(self._view[start:end])
-            return
-        lines = (match[0] for match in _LINE.finditer(self._data, start, end))
-        out.extend(line if _valid(line) else escape_line(line) for line in lines)
+    def _put_lines(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield text that belongs to no part: a preamble or an epilogue. No encoding can be declared for it."""
+        window = self._window
+        while start < end:
+            invalid = window.first_invalid(start)
+            if invalid >= end:
+                yield from window.blocks(start, end)
+                return
+            line = window.line_start(start, invalid)
+            yield from window.blocks(start, line)
+            _, start = window.line(invalid, end)
+            yield from escaped_line(window.blocks(line, start))
 
     def _head(self, start: int, end: int) -> _Head:
-        fields: list[Field] = []
-        newline = b""
-        position = start
-        separator = b""
+        window = self._window
+        newline = separator = b""
+        position = body = start
         while position < end:
-            match = _LINE.match(self._data, position, end)
-            line = match[0] if match else b""
-            bare = line.rstrip(b"\r\n")
-            newline = newline or line[len(bare) :]
-            if not bare:
-                separator = line
-                position += len(line)
+            stop, body = window.line(position, end)
+            newline = newline or window.slice(stop, body)
+            if stop == position:
+                separator = window.slice(stop, body)
                 break
-            if not _FIELD_START.match(line):
+            if not _FIELD_START.match(window.slice(position, min(stop, position + self._longest_field))):
+                body = position
                 break
-            if line[:1] in b" \t" and fields:
-                fields[-1] = Field(fields[-1].raw + line)
-            else:
-                fields.append(Field(line))
-            position += len(line)
-        return _Head(tuple(fields), separator, position, newline or b"\r\n")
+            position = body
+        first: dict[bytes, Field] = {}
+        for field_start, field_end in self._fields(start, position):
+            name = self._name(field_start, field_end)
+            if name in (b"content-type", b"content-transfer-encoding") and name not in first:
+                first[name] = self._whole(field_start, field_end)
+        return _Head(
+            start,
+            position,
+            separator,
+            body,
+            newline or b"\r\n",
+            first.get(b"content-type"),
+            first.get(b"content-transfer-encoding"),
+        )
 
-    def _is_text(self, start: int, end: int) -> bool:
-        return _valid(self._view[start:end])
+    def _fields(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield where each field of a header begins and ends, its folded lines and its line end included."""
+        window = self._window
+        position = start
+        while position < end:
+            _, following = window.line(position, end)
+            while following < end and window.slice(following, following + 1) in (b" ", b"\t"):
+                _, following = window.line(following, end)
+            yield position, following
+            position = following
+
+    def _name(self, start: int, end: int) -> bytes:
+        return Field(self._window.slice(start, min(end, start + _LONGEST_NAME))).name
+
+    def _whole(self, start: int, end: int) -> Field:
+        """Give a field that says something of the body; one that is too long says nothing."""
+        return Field(self._window.slice(start, end) if end - start <= self._longest_field else b"")
+
+    def _new_boundary(self, boundary: bytes, start: int, end: int) -> bytes:
+        """Give a boundary in ASCII for one that has no Unicode, and that nothing in the multipart looks like."""
+        digest = hashlib.sha256(boundary + b"\0")
+        if self._window.find(_boundary_of(digest), start, end) >= 0:
+            # Somebody put it there. Nobody can put in a digest of all that is there.
+            for block in self._window.blocks(start, end):
+                digest.update(block)
+        return _boundary_of(digest)
 
 
-def _valid(data: bytes | memoryview) -> bool:
-    try:
-        codecs.utf_8_decode(data, "strict", True)  # noqa: FBT003 - the codec takes no keywords
-    except UnicodeDecodeError:
-        return False
-    return True
+def _boundary_of(digest: hashlib._Hash) -> bytes:
+    return b"=_" + digest.hexdigest()[:32].encode()
+
+
+def _boundary(head: _Head) -> bytes:
+    return parameter(head.content_type, b"boundary") or b""
 
 
 def _kind(head: _Head, default: bytes) -> tuple[bytes, bytes | None]:
     """Give the media type, in small letters, and the charset that is declared, if any."""
-    field = _first(head, b"content-type")
-    if field is None:
+    if head.content_type is None:
         return default, None
-    kind = value_of(field).partition(b";")[0].strip().lower()
+    kind = value_of(head.content_type).partition(b";")[0].strip().lower()
     # RFC 2045, 5.2: what cannot be read is plain text.
-    return kind if kind.count(b"/") == 1 else b"text/plain", parameter(field, b"charset")
+    return kind if kind.count(b"/") == 1 else b"text/plain", parameter(head.content_type, b"charset")
 
 
 def _encoding(head: _Head) -> bytes:
-    field = _first(head, b"content-transfer-encoding")
-    match = None if field is None else _TOKEN.search(value_of(field))
+    match = None if head.transfer_encoding is None else _TOKEN.search(value_of(head.transfer_encoding))
     return match[0].lower() if match else b""
 
 
-def _first(head: _Head, name: bytes) -> Field | None:
-    return next((field for field in head.fields if field.name == name), None)
-
-
-def _is_mostly_ascii(body: bytes) -> bool:
-    """Tell whether quoted-printable is the better encoding: few bytes need it, and none says that this is no text."""
-    high = len(body) - len(body.translate(None, bytes(range(128, 256))))
-    return high * 6 <= len(body) and b"\0" not in body
-
-
-def _base64(body: bytes, newline: bytes) -> bytes:
-    return base64.encodebytes(body).replace(b"\n", newline)
-
-
-def _quoted_printable(body: bytes, newline: bytes) -> bytes:
-    """Encode text with each of its line ends kept as it is: LF and CRLF can be mixed, and a lone CR is data."""
-    out: list[bytes] = []
-    position = 0
-    while position < len(body):
-        end = body.find(b"\n", position)
-        end = len(body) if end < 0 else end
-        ending = body[end : end + 1]
-        content = body[position:end]
-        if ending and content.endswith(b"\r"):
-            content, ending = content[:-1], b"\r\n"
-        position = end + 1
-        for index, line in enumerate(binascii.b2a_qp(content, quotetabs=False, istext=False).split(b"\n")):
-            # A line of ours must not look like a boundary that was not one before.
-            safe = b"=2D" + line[1:] if line.startswith(b"-") else line
-            out.append((newline if index else b"") + safe)
-        out.append(ending)
-    return b"".join(out)
-
-
-def _without_junk(body: bytes, encoding: bytes) -> bytes:
-    """Give an encoded body without 8-bit bytes, which do not belong there, so that it decodes to the same as before."""
-    if encoding == b"base64":
-        # Decoders pass by what is not in the alphabet (RFC 2045, 6.8); so the junk stays, in characters that are not.
-        return _HIGH.sub(lambda match: bytes((_JUNK[match[0][0] >> 4], _JUNK[match[0][0] & 15])), body)
-    # Decoders of quoted-printable take 8-bit bytes as they are, and this says the same. In uuencode they can only stand
-    # in the file's name, which is for people, or in a line that is damaged anyway.
-    # A sign that encodes nothing must not begin to: it is encoded along with the byte behind it.
-    return _QP_JUNK.sub(lambda match: match[0] if match[0] == b"==" else b"".join(b"=%02X" % n for n in match[0]), body)
-
-
-def _new_boundary(data: bytes, boundary: bytes) -> bytes:
-    """Give a boundary in ASCII for one that has no Unicode, and that nothing in the message looks like."""
-    salt = 0
-    while True:
-        renamed = b"=_" + hashlib.sha256(boundary + bytes((salt,))).hexdigest()[:32].encode()
-        if renamed not in data:
-            return renamed
-        salt += 1
-
-
-def _newline_length(data: bytes, start: int, end: int) -> int:
-    """Give the length of the line end that begins at `start`, 0 where there is none."""
-    following = data[start : min(start + 2, end)]
-    return 2 if following == b"\r\n" else int(following[:1] in (b"\r", b"\n"))
-
-
-def _newline_before(data: bytes, start: int, end: int) -> int:
-    """Give the length of the line end that ends at `end` and does not begin before `start`."""
-    before = data[max(start, end - 2) : end]
-    return 2 if before == b"\r\n" else int(before[-1:] in (b"\r", b"\n"))
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

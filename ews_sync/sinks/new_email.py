@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # surrogate has no UTF-8 at all. In JSON text characters like these stand only inside strings, where an escape means
 # the same.
 _UNSAFE = re.compile("[\x7f\x85\u2028\u2029\ud800-\udfff]")
+_UNSAFE_WIDE = ("\x85", "\u2028", "\u2029")
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def new_email(email: Email, *, email_id: str | None = None, mime_content: str | None = None) -> dict[str, object]:
@@ -36,8 +38,20 @@ def new_email(email: Email, *, email_id: str | None = None, mime_content: str | 
 
 def json_bytes(value: object, *, indent: int | None = None) -> bytes:
     """Give `value` as JSON in valid UTF-8; without `indent` it is one line, even by Unicode's idea of line ends."""
-    separators = (",", ":") if indent is None else (",", ": ")
-    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    if indent is None:
+        text = _ENCODER.encode(value)
+    else:
+        text = json.dumps(value, ensure_ascii=False, indent=indent, separators=(",", ": "))
+    # Mail is large and mostly has none of these: to look for them is quicker than to replace them, by far.
+    if "\x7f" in text or (not text.isascii() and any(character in text for character in _UNSAFE_WIDE)):
+        return _escaped(text)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _escaped(text)
+
+
+def _escaped(text: str) -> bytes:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
 
 
@@ -69,7 +83,7 @@ def _metadata(metadata: Metadata) -> dict[str, object]:
 
 
 def _attachment(attachment: Attachment) -> dict[str, object]:
-    result: dict[str, object] = {"name": attachment.name, "size": attachment.size}
-    if attachment.content_type is not None:
-        result["content_type"] = attachment.content_type
-    return result
+    # The platform's published client cannot read an attachment without a type; this one says that it is not known
+    # (RFC 2046, 4.5.1).
+    kind = attachment.content_type or "application/octet-stream"
+    return {"name": attachment.name, "size": attachment.size, "content_type": kind}

@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 import email
-import email.policy
-from dataclasses import dataclass
 from email.header import decode_header
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given, strategies as st
 
-from ews_sync.sinks.mime_text import mime_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from email.message import Message
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    kind: str
-    content: bytes
-
-
-def parts_of(data: bytes) -> list[Part]:
-    message = email.message_from_bytes(data, policy=email.policy.compat32)
-    return [Part(part.get_content_type(), content_of(part)) for part in leaves(message)]
-
-
-def leaves(message: Message) -> Iterator[Message]:
-    return (part for part in message.walk() if not part.is_multipart())
-
-
-def content_of(part: Message) -> bytes:
-    payload = part.get_payload(decode=True)
-    assert isinstance(payload, bytes)
-    return payload
+from ews_sync.model import MimeBytes
+from ews_sync.sinks.mime_text import mime_pieces, mime_text
+from tests.sinks.messages import BODIES, Part, entities, parts_of
 
 
 def same_parts(data: bytes) -> str:
@@ -121,6 +95,7 @@ def test_a_boundary_without_unicode_gets_another_everywhere() -> None:
         b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n--b\r\n\r\n\xff\r\n--b--",
         b"Content-Type: multipart/mixed; boundary=b\n\n--b\n\n--bc \xff\n--b\r\n\r\n\xfe\r--b--",
         b"Content-Type: multipart/x; boundary=o\n\n--o\nContent-Type: multipart/x; boundary=i\n\n--i\n\n\xff\n--o--",
+        b"Content-Type: multipart/x; boundary=b\n\n--b\n\n\xff --b\n\xff\n --b\n\n--bb\n\xff\n--b--\n",
         b"Content-Type: text/plain\nContent-Transfer-Encoding: 8bit\nContent-Transfer-Encoding: binary\n\n\xff\n",
         b"Content-Type: text/plain\nContent-Transfer-Encoding: nonsense\n\n\xff\n",
         b"Content-Type: nonsense\n\n\xff\r\r\n\n\x00",
@@ -133,51 +108,6 @@ def test_a_boundary_without_unicode_gets_another_everywhere() -> None:
 )
 def test_broken_messages_lose_nothing(data: bytes) -> None:
     same_parts(data)
-
-
-NEWLINES = st.sampled_from([b"\r\n", b"\n"])
-CHARSETS = st.sampled_from([b"iso-8859-1", b"koi8-r", b"shift_jis", b"utf-16", b"us-ascii", b"unheard-of"])
-BODIES = st.one_of(
-    st.binary(max_size=200),
-    st.lists(
-        st.sampled_from(
-            [b"text ", b"caf\xe9", b"\r\n", b"\n", b"\r", b"--", b"--b0", b"=", b" ", b"\t", b".", b"\0", b"From "]
-        ),
-        max_size=40,
-    ).map(b"".join),
-)  # fmt: skip
-WORDS = st.sampled_from(
-    [b"a", b"caf\xe9", b"=?utf-8?q?=C3=A9?=", b"\xff\xfe", b'"q \xe9"', b"(c\xe9)", b"<a@b>,", b"\xc3\xa9"]
-)
-
-
-@st.composite
-def entities(draw: st.DrawFn, depth: int = 0) -> bytes:
-    """A part without a trailing newline: headers, an empty line, a body of any bytes, perhaps with parts of its own."""
-    newline = draw(NEWLINES)
-    fields = [b"Subject: " + b" ".join(draw(st.lists(WORDS, max_size=4)))]
-    kind = draw(st.sampled_from([b"text", b"application", b"multipart", b"message"] if depth < 3 else [b"text"]))
-    if kind == b"multipart":
-        boundary = b"b%d" % depth
-        fields.append(b"Content-Type: multipart/mixed; boundary=" + boundary)
-        body = draw(st.sampled_from([b"", b"preamble" + newline, b"\xe9" + newline]))
-        for part in draw(st.lists(entities(depth + 1), min_size=1, max_size=3)):
-            body += b"--" + boundary + newline + part + newline
-        body += b"--" + boundary + b"--" + draw(st.sampled_from([b"", newline, newline + b"\xff epilogue"]))
-    elif kind == b"message":
-        fields.append(b"Content-Type: message/rfc822")
-        body = draw(entities(depth + 1))
-    else:
-        charset = draw(CHARSETS)
-        fields.append(b"Content-Type: " + kind + b"/plain; charset=" + charset + b'; name="caf\xe9 a"')
-        encoding = draw(st.sampled_from([b"", b"7bit", b"8bit", b"binary", b"quoted-printable"]))
-        if encoding:
-            fields.append(b"Content-Transfer-Encoding: " + encoding)
-        # Anything like an outer boundary would be one.
-        body = draw(BODIES).replace(b"--b", b"--a")
-        if encoding == b"quoted-printable":
-            body = body.replace(b"\r", b"")
-    return newline.join(draw(st.permutations(fields))) + newline * 2 + body
 
 
 @given(entities())
@@ -199,6 +129,11 @@ def test_nothing_raises_or_is_replaced(data: bytes) -> None:
     text = mime_text(data)
     text.encode()
     assert "\N{REPLACEMENT CHARACTER}" not in text or "\N{REPLACEMENT CHARACTER}".encode() in data
+
+
+@given(entities(), st.integers(1, 40))
+def test_the_size_of_a_block_makes_no_difference(data: bytes, block: int) -> None:
+    assert b"".join(mime_pieces(MimeBytes(data), block=block)) == mime_text(data).encode()
 
 
 @given(BODIES)
@@ -282,6 +217,51 @@ def test_no_byte_of_a_subject_is_lost(words: list[bytes]) -> None:
         assert decoded.replace(b" ", b"") == value.replace(b" ", b"")
     elif not _valid(value):
         assert decoded == value
+
+
+LONG = b" ".join(b"caf\xe9 number %d," % number for number in range(300))
+
+
+@pytest.mark.parametrize("block", [4, 1000, 65536])
+def test_a_field_that_is_too_long_is_encoded_as_a_whole(block: int) -> None:
+    data = b"X-A: a\r\nSubject: " + LONG.replace(b", ", b",\r\n ") + b"\r\nX-B: b\r\n\r\n\xff"
+    text = b"".join(mime_pieces(MimeBytes(data), block=block, longest_field=2000)).decode()
+    message = email.message_from_string(text)
+    assert (message["X-A"], message["X-B"], message["Content-Transfer-Encoding"]) == ("a", "b", "base64")
+    assert decode_header(message["Subject"]) == [(LONG, "unknown-8bit")]
+    assert max(len(line) for line in text.splitlines()) <= len("Subject: ") + 75
+
+
+@pytest.mark.parametrize(
+    "field",
+    [b"x" * 3000 + b": caf\xe9\r\n", b" folded, of nothing" * 200 + b"\xe9\r\n", b"caf\xe9: " + b"x" * 3000 + b"\r\n"],
+)
+def test_a_line_that_is_too_long_and_no_field_stays_legible(field: bytes) -> None:
+    data = field + b"Subject: s\r\n\r\nbody"
+    text = b"".join(mime_pieces(MimeBytes(data), longest_field=2000)).decode()
+    assert "=E9" in text
+    assert parts_of(text.encode())[-1].content.endswith(b"body")
+
+
+def test_a_long_field_in_unicode_stays_as_it_is() -> None:
+    field = "Subject: " + "\u00e9" * 5000 + "\r\n"
+    data = field.encode() + b"\r\n\xff"
+    assert b"".join(mime_pieces(MimeBytes(data), longest_field=2000)).decode().startswith(field)
+
+
+def test_a_boundary_that_somebody_foresaw_is_not_taken() -> None:
+    data = b'Content-Type: multipart/mixed; boundary="\xe9"\n\n--\xe9\n\n\xff\n--\xe9\n\nFORESEEN\n--\xe9--\n'
+    taken = parameter_of(mime_text(data))
+    trap = data.replace(b"FORESEEN", b"--" + taken.encode())
+    text = mime_text(trap)
+    assert parameter_of(text) != taken
+    assert [part.content for part in parts_of(text.encode())] == [b"\xff", b"--" + taken.encode()]
+
+
+def parameter_of(text: str) -> str:
+    boundary = email.message_from_string(text).get_boundary()
+    assert boundary is not None
+    return boundary
 
 
 def _valid(data: bytes) -> bool:

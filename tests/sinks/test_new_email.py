@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from ews_sync.model import Attachment, Metadata
 from ews_sync.sinks.new_email import json_bytes, new_email, utc_text, utc_time
@@ -62,13 +62,12 @@ def test_it_is_what_the_platform_takes_in_its_order() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    email = replace(an_email(attachments=(Attachment("x", 1),)), metadata=Metadata(folder=()))
+    email = replace(an_email(), metadata=Metadata(folder=()))
     assert new_email(email) == {
         "id": "<1@example.com>",
         "mailbox": "abc@example.com",
         "timestamp": "2020-01-01T00:00:00Z",
         "metadata": {"folder": []},
-        "attachments": [{"name": "x", "size": 1}],
     }
 
 
@@ -89,3 +88,20 @@ def test_any_text_is_one_line_of_valid_utf8(text: str) -> None:
     assert data.decode().splitlines() == [data.decode()]
     # Two lone surrogates side by side are one character in JSON: nothing tells them apart there.
     assert json.loads(data)["text"] == json.loads(json.dumps(text))
+
+
+@given(
+    st.text(st.characters(codec=None) | st.sampled_from("\x7f\x85\u2028\u2029\ud800\xe9")), st.sampled_from([None, 2])
+)
+@example("\x7f", None)
+@example("\x85", None)
+@example("\ud800", None)
+def test_nothing_unsafe_is_there_raw(text: str, indent: int | None) -> None:
+    data = json_bytes([text], indent=indent).decode()
+    assert not set(data) & set("\x7f\x85\u2028\u2029")
+    assert json.loads(data) == json.loads(json.dumps([text]))
+
+
+def test_an_attachment_without_a_type_says_so() -> None:
+    described = new_email(an_email(attachments=(Attachment("a.bin", 3),)))
+    assert described["attachments"] == [{"name": "a.bin", "size": 3, "content_type": "application/octet-stream"}]

@@ -44,6 +44,10 @@ class KeptMime:
         assert not self.closed
         yield self.data
 
+    def read(self, start: int, size: int) -> bytes:
+        assert not self.closed
+        return self.data[start : start + size]
+
     def close(self) -> None:
         self.closed = True
 

@@ -166,6 +166,32 @@ def test_two_readers_do_not_disturb_each_other(tmp_path: Path) -> None:
     mime.close()
 
 
+@pytest.mark.parametrize("in_memory", [0, 10_000], ids=["in a file", "in memory"])
+def test_any_part_of_it_can_be_read(tmp_path: Path, in_memory: int) -> None:
+    data = os.urandom(1000)
+    writer = SpoolWriter(tmp_path, in_memory=in_memory)
+    writer.write(data)
+    mime = writer.finish()
+    for start, size in ((0, 1000), (0, 0), (1, 2), (990, 10), (990, 11), (1000, 5), (2000, 1)):
+        assert mime.read(start, size) == data[start : start + size]
+    mime.close()
+
+
+def test_a_file_that_lost_its_end_is_an_error_and_no_shorter_message(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path, in_memory=0)
+    writer.write(bytes(1000))
+    file = writer._file
+    assert file is not None
+    mime = writer.finish()
+    file.truncate(600)
+    assert mime.read(0, 600) == bytes(600)
+    with pytest.raises(OSError, match="ends after 600 of 1000 bytes"):
+        mime.read(500, 200)
+    with pytest.raises(OSError, match="ends after 600 of 1000 bytes"):
+        list(mime.chunks())
+    mime.close()
+
+
 def test_a_writer_that_is_thrown_away_closes_its_file(tmp_path: Path) -> None:
     writer = SpoolWriter(tmp_path, in_memory=1)
     writer.write(b"abc")

@@ -41,13 +41,20 @@ class MimeFile:
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes in pieces; several readers do not disturb each other."""
-        offset = 0
-        while offset < self._size:
-            piece = os.pread(self._file.fileno(), _PIECE, offset)
-            if not piece:
-                raise OSError(f"the temporary file ends after {offset} of {self._size} bytes")
-            offset += len(piece)
-            yield piece
+        for start in range(0, self._size, _PIECE):
+            yield self.read(start, _PIECE)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Give the `size` bytes from `start` on, fewer only where the message ends."""
+        end = min(start + size, self._size)
+        piece = os.pread(self._file.fileno(), max(0, end - start), start)
+        while start + len(piece) < end:
+            # A file system may give less than was asked for.
+            more = os.pread(self._file.fileno(), end - start - len(piece), start + len(piece))
+            if not more:
+                raise OSError(f"the temporary file ends after {start + len(piece)} of {self._size} bytes")
+            piece += more
+        return piece
 
     def close(self) -> None:
         """Give the file's room back."""
