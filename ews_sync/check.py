@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from ews_sync.assembly import NO_VERIFICATION, open_sink, open_source, own_mailboxes, sink_name
+from ews_sync.assembly import NO_VERIFICATION, open_sink, open_source, own_mailboxes
 from ews_sync.clock import SystemClock
 from ews_sync.errors import AuthenticationError, EwsSyncError
+from ews_sync.remote_config import config_loader
 from ews_sync.server.report import shown
+from ews_sync.settings.values import ConfigFile, Settings
 from ews_sync.telemetry.logging import configure_logging
 from ews_sync.telemetry.redaction import Redactor
+from ews_sync.telemetry.status import ShardNote
 from ews_sync.terminal import write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ews_sync.model import Folder, Mailbox, Sink
-    from ews_sync.settings.values import Settings
+    from ews_sync.remote_config import ReadConfig
+    from ews_sync.settings.values import RunOptions
     from ews_sync.sources.ews.source import EwsSource
 
 _AT_ONCE = 8
@@ -43,22 +47,34 @@ class Finding:
         return self.reading is None and self.storing is None
 
 
-def check(settings: Settings) -> int:
-    """Check the settings' mailboxes and print a table; gives 0 when all is fine, else 1."""
-    configure_logging(settings.debug_level, stream=sys.stderr, redactor=Redactor.of(settings))
-    if settings.debug_level < 2:
+def check(start: RunOptions, read: ReadConfig) -> int:
+    """Check the config's mailboxes and print a table; gives 0 when all is fine, else 1.
+
+    `start` are `Settings` where there is a config already; else it is fetched, and `read` checks it. Raises the
+    `EwsSyncError` that says why there is no config.
+    """
+    redactor = Redactor.of(start)
+    configure_logging(start.debug_level, stream=sys.stderr, redactor=redactor)
+    if start.debug_level < 2:
         # The table says it all, and better.
         logging.getLogger("ews_sync").setLevel(logging.CRITICAL)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        settings = start if isinstance(start, Settings) else runner.run(_fetched(start, read))
+        redactor.register(settings)
         findings = runner.run(find_out(settings))
     write(sys.stdout, render(settings, findings))
     return 0 if all(finding.fine for finding in findings) else 1
 
 
+async def _fetched(options: RunOptions, read: ReadConfig) -> Settings:
+    async with config_loader(options, read, SystemClock()) as load:
+        return await load()
+
+
 async def find_out(settings: Settings) -> list[Finding]:
     """Try each mailbox: list its folders, and have the sink prove that it could store its mail."""
     source = open_source(settings, SystemClock(), patient=False)
-    sink, _ = open_sink(settings)
+    sink, _ = open_sink(settings, SystemClock(), lambda _: None, patient=False)
     places = asyncio.Semaphore(_AT_ONCE)
 
     async def one(mailbox: Mailbox) -> Finding:
@@ -98,12 +114,13 @@ def render(settings: Settings, findings: Sequence[Finding]) -> str:
     """Make the table."""
     exchange = settings.exchange
     lines = [
-        f"config    {settings.config_source}: fine",
+        f"config    {shown(_config(settings))}",
         f"exchange  {exchange.endpoint} ({exchange.auth.kind}, {exchange.access_type})",
-        f"mail to   {sink_name(settings)}",
+        f"mail to   {settings.destination}",
     ]
     if settings.shard is not None:
-        lines.append(f"shard     {settings.shard.number} of {settings.shard.total}: {len(findings)} of the mailboxes")
+        number, total, name = settings.shard.number, settings.shard.total, settings.shard.name
+        lines.append(shown(str(ShardNote(name, number, total, len(findings), len(settings.mailboxes)))))
     if not exchange.ssl_verify:
         lines.append(f"warning   {NO_VERIFICATION}")
     for finding in findings:
@@ -112,6 +129,14 @@ def render(settings: Settings, findings: Sequence[Finding]) -> str:
     mailboxes = "1 mailbox" if len(findings) == 1 else f"{len(findings)} mailboxes"
     lines += ["", f"{mailboxes}, {bad} of them FAILED: see above what to do" if bad else f"{mailboxes}, all fine"]
     return "\n".join(lines) + "\n"
+
+
+def _config(settings: Settings) -> str:
+    place = settings.config_place
+    fine = f"{settings.config_source}: fine"
+    if isinstance(place, ConfigFile) and place.instead_of is not None:
+        return f"{fine} (the {place.instead_of} is not used: REINFER_EWS_CONFIG wins)"
+    return fine
 
 
 def _section(finding: Finding) -> list[str]:

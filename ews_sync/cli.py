@@ -56,11 +56,6 @@ def require_available(settings: Settings) -> None:
     Raises:
         UnavailableError: the settings ask for such a thing.
     """
-    if settings.reinfer_api_endpoint is not None:
-        raise UnavailableError(
-            "syncing into the platform is not in this version yet",
-            hint="use --local-files-prefix to write files",
-        )
     kind = settings.exchange.auth.kind
     if kind != "basic":
         raise UnavailableError(f'auth_type "{kind}" is not in this version yet', hint='use "basic"')
@@ -104,28 +99,35 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
 
 def _appliance(command: str, given: Mapping[str, str], environ: Mapping[str, str]) -> int:
     if command == "run":
-        # Until the service takes the signal over. Nothing has begun yet, and as a container's first process one without
-        # a handler would not even hear it. At once: an exception in the middle of an import can get lost.
+        # Until the service takes the signals over. Nothing has begun yet, and as a container's first process one
+        # without a handler would not even hear it. At once: an exception in the middle of an import can get lost.
         signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
-    from ews_sync.settings.load import load_settings  # noqa: PLC0415 - loads pydantic
+        # To look at the config again is no reason to end, and must not be forgotten either: it waits.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    from ews_sync.settings.load import load_options, read_config  # noqa: PLC0415 - loads pydantic
 
-    settings = load_settings(given, environ)
-    require_available(settings)
+    options = load_options(given, environ)
+
+    def read(remote: bytes | None) -> Settings:
+        settings = read_config(options, environ, remote)
+        require_available(settings)
+        return settings
+
+    # A config on this machine is checked before anything begins.
+    start = options if options.config_is_remote else read(None)
     if command == "check":
         from ews_sync.check import check  # noqa: PLC0415 - loads the HTTP client
 
-        return check(settings)
+        return check(start, read)
     from ews_sync.app import run  # noqa: PLC0415 - loads everything
 
-    return run(settings, lambda: load_settings(given, environ))
+    return run(start, read)
 
 
 def _demo(given: Mapping[str, str], environ: Mapping[str, str]) -> int:
     from ews_sync.settings.demo import demo_options  # noqa: PLC0415 - loads pydantic
 
     wanted = demo_options(given, environ)
-    if wanted.platform:
-        raise UnavailableError("demo --platform is not in this version yet", hint="leave it out to write files")
     from ews_sync.demo import demo  # noqa: PLC0415 - loads everything
 
     return demo(wanted)
@@ -221,6 +223,7 @@ def _description(command: str) -> str:
             *lines,
             "",
             "Of the same setting, the command line wins, then the environment [in brackets], then the config file.",
+            "SIGHUP has the config looked at again; SIGTERM stops in an orderly way.",
         ]
     )
 

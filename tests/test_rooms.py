@@ -12,7 +12,7 @@ ROOT = Path(ews_sync.__file__).parent
 
 ROOMS: tuple[tuple[str, frozenset[str]], ...] = (
     ("errors", frozenset()),
-    ("model", frozenset()),
+    ("model", frozenset({"errors"})),
     ("clock", frozenset()),
     ("web", frozenset()),
     ("settings", frozenset({"errors", "model"})),

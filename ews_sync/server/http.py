@@ -76,13 +76,14 @@ class StatusServer:
     async def _readyz(self, _: web.Request) -> web.Response:
         status = self._status
         checks = {
-            "config_loaded": True,
+            "config_loaded": not status.config_missing,
             "source_answered": status.source_answered,
             "sink_answered": status.sink_answered,
             "not_failed": status.failure is None,
             "not_stopping": not status.stopping,
         }
-        return _json({"ready": status.ready, "checks": checks}, status=200 if status.ready else 503)
+        reasons = list(status.obstacles)
+        return _json({"ready": not reasons, "reasons": reasons, "checks": checks}, status=503 if reasons else 200)
 
 
 def _json(body: object, status: int = 200) -> web.Response:

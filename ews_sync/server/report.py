@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,9 @@ from ews_sync.telemetry.status import Phase
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ews_sync.telemetry.status import Failure, FolderProgress, MailboxProgress, Status
+    from ews_sync.telemetry.status import DeadLetterNote, Failure, FolderProgress, MailboxProgress, Status
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,29 @@ def as_json(status: Status, moment: Moment) -> dict[str, Any]:
         "ready": status.ready,
         "stopping": status.stopping,
         "config_source": status.config_source,
-        "shard": status.shard or None,
+        "config_loaded_at": _time(status.config_loaded_at),
+        "config_checked_at": _time(status.config_checked_at),
+        "config_failure": _failure(status.config_failure),
+        "shard": None if status.shard is None else asdict(status.shard),
         "sink": status.sink,
         "warnings": list(status.warnings),
         "failure": _failure(status.failure),
         "sink_failure": _failure(status.sink_failure),
         "mailboxes": [_mailbox(mailbox, moment) for mailbox in status.mailboxes.values()],
+        "dead_letters": [_dead_letter(letter) for letter in reversed(status.dead_letters)],
+    }
+
+
+def _dead_letter(letter: DeadLetterNote) -> dict[str, Any]:
+    return {
+        "mailbox": letter.mailbox,
+        "folder": list(letter.folder),
+        "email_id": letter.email_id,
+        "item_id": letter.item_id,
+        "received": _time(letter.received),
+        "code": letter.code or None,
+        "reason": letter.reason,
+        "recorded_at": _time(letter.recorded_at),
     }
 
 
@@ -106,15 +123,39 @@ def _time(moment: datetime | None) -> str | None:
 def as_text(status: Status, moment: Moment) -> str:
     """Give the status as a table, a line for each mailbox and each thing that is wrong."""
     state = "stopping" if status.stopping else "running" if status.ready else "not ready"
-    shard = f", shard {status.shard}" if status.shard else ""
-    lines = [f"ews-sync {status.version}: {state}, into {status.sink}{shard}", ""]
+    lines = [f"ews-sync {status.version}: {state}, into {status.sink}", _config(status, moment)]
+    if status.shard is not None:
+        lines.append(shown(str(status.shard)))
     rows: list[tuple[str, ...]] = [("MAILBOX", "STATE", "FOLDERS", "CAUGHT UP", "STORED", "RATE", "LAST EMAIL")]
     rows += [_row(mailbox, moment) for mailbox in status.mailboxes.values()]
-    lines += _table(rows)
-    lines += [""] if _problems(status) or status.warnings else []
-    lines += _problems(status)
-    lines += [f"! {warning}" for warning in status.warnings]
+    lines += ["", *_table(rows)]
+    notes = [*_problems(status), *_dead_letters(status), *(f"! {warning}" for warning in status.warnings)]
+    lines += ["", *notes] if notes else []
     return "\n".join(lines) + "\n"
+
+
+def _config(status: Status, moment: Moment) -> str:
+    if status.config_missing:
+        return shown(f"{status.config_source}, not loaded yet")
+    loaded = f", loaded {_ago(status.config_loaded_at, moment.wall)}" if status.config_loaded_at else ""
+    later = status.config_checked_at is not None and status.config_checked_at != status.config_loaded_at
+    checked = f", found unchanged {_ago(status.config_checked_at, moment.wall)}" if later else ""
+    return shown(f"{status.config_source}{loaded}{checked}")
+
+
+def _dead_letters(status: Status) -> list[str]:
+    if not status.dead_letters:
+        return []
+    count = status.dead_letters_noted
+    emails = "1 email" if count == 1 else f"{count:,} emails"
+    last = status.dead_letters[-1]
+    return [
+        shown(
+            f"! {emails} could not be stored since the start; the last of {last.mailbox} in {'/'.join(last.folder)}: "
+            f"{last.reason} - all are listed under dead_letters in /status"
+            + (f" (the last {len(status.dead_letters)})" if count > len(status.dead_letters) else "")
+        )
+    ]
 
 
 def _row(mailbox: MailboxProgress, moment: Moment) -> tuple[str, ...]:
@@ -134,6 +175,9 @@ def _row(mailbox: MailboxProgress, moment: Moment) -> tuple[str, ...]:
 
 def _problems(status: Status) -> list[str]:
     lines = []
+    if status.config_failure is not None:
+        in_force = "" if status.config_missing else "; the config from before stays in force"
+        lines.append(shown(f"! {status.config_source}: {status.config_failure}{in_force}"))
     if status.failure is not None:
         lines.append(_problem("everything", status.failure))
     if status.sink_failure is not None:
@@ -150,7 +194,7 @@ def _problems(status: Status) -> list[str]:
 
 
 def _problem(where: str, failure: Failure) -> str:
-    return shown(f"! {where}: {failure.reason}" + (f" - {failure.hint}" if failure.hint else ""))
+    return shown(f"! {where}: {failure}")
 
 
 def shown(text: str) -> str:

@@ -1,4 +1,7 @@
-"""Reading the JSON config file: bytes to a tree of plain values, and where each value came from."""
+"""Reading the JSON config, from a file or from the platform.
+
+Bytes to a tree of plain values, and where each value came from.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,12 @@ if TYPE_CHECKING:
 
     from ews_sync.settings.environment import Given
 
-_LARGEST = 16 * 1024 * 1024
+LARGEST = 2 * 1024 * 1024
+"""Bytes of a config."""
+_MOST_VALUES = 250_000
+"""Enough for more than 10,000 mailboxes, and few enough to be read beside everything else in 128 MiB of memory."""
+_MOST_KEYS = 1000
+"""Of one object, but for the one that has the mailboxes: far more than there are keys."""
 _DEEPEST = 100
 """Levels of nesting: far more than a config has, and far fewer than Python's stack."""
 _NOT_A_CONFIG = "not a config: nested too deeply, or with a number of thousands of digits"
@@ -50,12 +58,18 @@ class Tree:
     problems: Problems
     overrides: dict[str, Given] = field(default_factory=dict)
     bad: set[KeyPath] = field(default_factory=set)
+    _around_bad: set[KeyPath] = field(default_factory=set, init=False)
+
+    def mark(self, path: KeyPath) -> None:
+        """Remember that there is a problem at `path`."""
+        self.bad.add(path)
+        self._around_bad.update(path[:length] for length in range(len(path)))
 
     def complain(self, path: KeyPath, text: str) -> None:
         """Add a problem with the value at `path`, unless one is known."""
         if path in self.bad:
             return
-        self.bad.add(path)
+        self.mark(path)
         override = self.overrides.get(str(path[0])) if path else None
         if override:
             self.problems.add(override.label, text)
@@ -70,7 +84,7 @@ class Tree:
 
     def is_bad(self, *path: str | int) -> bool:
         """Tell whether there is a problem at `path`, below it or above it."""
-        return any(known[: len(path)] == path or path[: len(known)] == known for known in self.bad)
+        return path in self._around_bad or any(path[:length] in self.bad for length in range(len(path) + 1))
 
     def environment(self) -> dict[str, str]:
         """Give the values of the environment."""
@@ -88,21 +102,27 @@ class Tree:
         return kept
 
 
-def read_tree(path: Path, source: str, problems: Problems) -> Tree:
+def read_file(path: Path, source: str, problems: Problems) -> Tree:
     """Read the config at `path`. What cannot be read or is no JSON is added to `problems`, and the tree is empty."""
     tree = Tree({}, source, problems)
     data = _read(path, tree)
-    if data is None:
-        return tree
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        tree.complain((), f"line {line}: not UTF-8: save the file as UTF-8")
-        return tree
-    if not text.strip():
-        tree.complain((), "the file is empty: it must hold a JSON object")
-        return tree
+    if data is not None:
+        _parse(data, tree)
+    return tree
+
+
+def read_bytes(data: bytes, source: str, problems: Problems) -> Tree:
+    """Read a config that is there already, like `read_file`."""
+    tree = Tree({}, source, problems)
+    _parse(data, tree)
+    return tree
+
+
+def _parse(data: bytes, tree: Tree) -> None:
+    """Put the JSON object that `data` is into the tree."""
+    text = _text(data, tree)
+    if text is None:
+        return
     try:
         values = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
@@ -115,9 +135,35 @@ def read_tree(path: Path, source: str, problems: Problems) -> Tree:
             tree.complain((), f'must hold a JSON object, {{"mailboxes": …}}, not {kind}')
         elif any(len(path) > _DEEPEST for path, _ in _walk(values)):
             tree.complain((), _NOT_A_CONFIG)
+        elif len(values) > _MOST_KEYS or any(_is_crowded(path, value) for path, value in _walk(values)):
+            tree.complain((), f"has an object with more than {_MOST_KEYS:,} keys: that cannot be the config")
         else:
             tree.values = values
-    return tree
+
+
+def _text(data: bytes, tree: Tree) -> str | None:
+    """Give what could be JSON, and not too much of it to be read."""
+    # Each value but the outermost stands behind one of these. It has to be known before they fill the memory.
+    count = sum(data.count(sign) for sign in (b",", b":", b"[", b"{"))
+    if len(data) > LARGEST:
+        tree.complain((), "is larger than 2 MiB: that cannot be the config")
+    elif count > _MOST_VALUES:
+        tree.complain((), f"holds more than {_MOST_VALUES:,} values: that cannot be the config")
+    else:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            tree.complain((), f"line {line}: not UTF-8: save the file as UTF-8")
+        else:
+            if text.strip():
+                return text
+            tree.complain((), "the file is empty: it must hold a JSON object")
+    return None
+
+
+def _is_crowded(path: KeyPath, value: object) -> bool:
+    return isinstance(value, dict) and len(value) > _MOST_KEYS and path != ("mailboxes",)
 
 
 def _read(path: Path, tree: Tree) -> bytes | None:
@@ -131,17 +177,12 @@ def _read(path: Path, tree: Tree) -> bytes | None:
             tree.complain((), "is not a regular file")
             return None
         with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
+            return file.read(LARGEST + 1)
     except OSError as error:
         tree.complain((), f"cannot be read: {reason(error)}")
-        return None
     except ValueError:
         tree.complain((), "cannot be read: that is not a possible path")
-        return None
-    if len(data) > _LARGEST:
-        tree.complain((), "is larger than 16 MiB: that cannot be the config")
-        return None
-    return data
+    return None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
@@ -214,14 +255,17 @@ def _counting(tree: Tree) -> Iterator[tuple[KeyPath, Any]]:
 
 def _walk(values: dict[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
     """Go through everything in a tree, in its order, with the way there."""
-    waiting: list[tuple[KeyPath, Any]] = [((key,), value) for key, value in reversed(values.items())]
+    waiting: list[tuple[KeyPath, Iterator[tuple[str | int, Any]]]] = [((), iter(values.items()))]
     while waiting:
-        path, value = waiting.pop()
-        yield path, value
-        if isinstance(value, dict):
-            waiting.extend(((*path, key), below) for key, below in reversed(value.items()))
-        elif isinstance(value, list):
-            waiting.extend(((*path, number), value[number]) for number in reversed(range(len(value))))
+        above, rest = waiting[-1]
+        for key, value in rest:
+            path = (*above, key)
+            yield path, value
+            if isinstance(value, (dict, list)):
+                waiting.append((path, iter(value.items()) if isinstance(value, dict) else iter(enumerate(value))))
+                break
+        else:
+            waiting.pop()
 
 
 def without_nulls(values: dict[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ews_sync.settings.exchange import BasicAuth, ClientCertificate, ClientSecret, KerberosAuth, NtlmAuth, OAuth2
+from ews_sync.settings.values import Settings
 
 if TYPE_CHECKING:
     from ews_sync.settings.exchange import Auth
-    from ews_sync.settings.values import Settings
+    from ews_sync.settings.values import RunOptions
 
 MASK = "***"
 
@@ -21,6 +22,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "bind": str(settings.bind),
         "debug_level": settings.debug_level,
         "destination": _destination(settings),
+        "dead_letter_dir": str(settings.dead_letter_dir) if settings.dead_letter_dir else None,
         "exchange": {
             "endpoint": exchange.endpoint,
             "auth": _auth(exchange.auth),
@@ -72,24 +74,24 @@ def _auth(auth: Auth) -> dict[str, str | None]:
             return {**facts, "private_key": MASK, "thumbprint": credential.thumbprint}
 
 
-def secrets_of(settings: Settings) -> tuple[str, ...]:
+def secrets_of(options: RunOptions) -> tuple[str, ...]:
     """Give the secrets themselves, for the log's redaction to know: nothing else has a use for them in one place."""
-    secrets = [settings.api_token]
-    match settings.exchange.auth:
+    secrets = [options.api_token]
+    match options.exchange.auth if isinstance(options, Settings) else None:
         case BasicAuth(password=password) | NtlmAuth(password=password):
             secrets.append(password)
         case OAuth2(credential=ClientSecret(secret=secret)):
             secrets.append(secret)
         case OAuth2(credential=ClientCertificate(private_key=private_key)):
             secrets.append(private_key)
-        case KerberosAuth():
+        case KerberosAuth() | None:
             pass
     return tuple(secret.get_secret_value() for secret in secrets if secret is not None)
 
 
-def login_of(settings: Settings) -> tuple[str, str] | None:
+def login_of(options: RunOptions) -> tuple[str, str] | None:
     """Give user and password, where that is how to log in: together in base64 they are as secret as the password."""
-    auth = settings.exchange.auth
+    auth = options.exchange.auth if isinstance(options, Settings) else None
     if isinstance(auth, (BasicAuth, NtlmAuth)):
         return auth.user, auth.password.get_secret_value()
     return None

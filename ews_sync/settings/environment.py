@@ -37,7 +37,7 @@ def read_overrides(tree: Tree, environ: Mapping[str, str], problems: Problems) -
             elif not well:
                 # The file's value must not step in for one that cannot be read.
                 tree.values.pop(variable.key, None)
-                tree.bad.add((variable.key,))
+                tree.mark((variable.key,))
         elif text := environ.get(variable.name, "").strip():
             tree.overrides[variable.key] = Given(text, variable.name)
             if variable.key == "port" and "://" in text:

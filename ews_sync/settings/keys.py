@@ -199,7 +199,7 @@ def read_keys(tree: Tree) -> ConfigKeys:
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_context=False):
             path: KeyPath = detail["loc"]
-            tree.complain(path, _sentence(detail, path))
+            tree.complain(path, "wrong" if tree.problems.enough else _sentence(detail, path))
     return ConfigKeys.from_layers(environment=tree.healthy(tree.environment()), config_file=tree.healthy(tree.values))
 
 

@@ -115,6 +115,7 @@ class OptionKeys(SharedKeys):
 
     reinfer_api_endpoint: Annotated[str, PlainValidator(_api_endpoint)] | None = None
     local_files_prefix: Directory | None = None
+    dead_letter_dir: Directory | None = None
     remote_config_owner: _Name | None = None
     remote_config_key: _Name | None = None
     shard_name: Annotated[str, PlainValidator(_shard_name)] | None = None

@@ -28,7 +28,7 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
 
-WHERE = "where the mail goes (give one of the two)"
+WHERE = "where the mail goes (give one of the first two)"
 CONFIG = "the config file"
 SERVICE = "the service"
 CLUSTER = "several instances"
@@ -63,12 +63,19 @@ LOCAL_FILES_FORMAT = Option(
     "platform's own command line client takes).",
     "eml",
 )
+DEAD_LETTER_DIR = Option(
+    "dead_letter_dir",
+    "REINFER_EWS_DEAD_LETTER_DIR",
+    "DIRECTORY",
+    "Keep a JSON line for each email that could not be stored in this directory. For syncing into the platform; with "
+    "--local-files-prefix these lines lie beside the mail.",
+)
 REMOTE_CONFIG_OWNER = Option(
     "remote_config_owner",
     "REINFER_EWS_REMOTE_CONFIG_OWNER",
     "PROJECT",
-    "Project that owns the remote EWS appliance config file. With --local-files-prefix the file is "
-    "DIRECTORY/config/PROJECT/NAME.json. REINFER_EWS_CONFIG, where set, wins.",
+    "Project that owns the remote EWS appliance config file, which is looked at again every few minutes. With "
+    "--local-files-prefix the file is DIRECTORY/config/PROJECT/NAME.json. REINFER_EWS_CONFIG, where set, wins.",
 )
 REMOTE_CONFIG_KEY = Option(
     "remote_config_key",
@@ -105,7 +112,7 @@ RESTART = Option(
 )
 
 GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
-    (WHERE, (REINFER_API_ENDPOINT, LOCAL_FILES_PREFIX, LOCAL_FILES_FORMAT)),
+    (WHERE, (REINFER_API_ENDPOINT, LOCAL_FILES_PREFIX, LOCAL_FILES_FORMAT, DEAD_LETTER_DIR)),
     (CONFIG, (REMOTE_CONFIG_OWNER, REMOTE_CONFIG_KEY)),
     (SERVICE, (BIND, DEBUG_LEVEL, RESTART)),
     (CLUSTER, (SHARD_NAME, TOTAL_SHARDS)),

@@ -24,6 +24,8 @@ _PLACEHOLDER = re.compile(r"<[A-Za-z][A-Za-z0-9_-]*>")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _USERINFO = re.compile(r"(?<=://)[^/?#\s\"]*@")
 _LONGEST = 80
+_MOST = 200
+"""Problems that are told. Nobody reads more, and a file that is none of ours could have a million."""
 
 
 @dataclass(slots=True)
@@ -35,6 +37,11 @@ class Problems:
     def add(self, subject: str, text: str) -> None:
         """Add the line `subject: text`, unless there is one for that subject."""
         self._lines.setdefault(subject, f"{subject}: {text}")
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are as many as are told: for one more it is not worth while to find the right words."""
+        return len(self._lines) >= _MOST
 
     def __contains__(self, subject: str) -> bool:
         return subject in self._lines
@@ -49,7 +56,11 @@ class Problems:
             ConfigurationError: there is at least one problem.
         """
         if self._lines:
-            raise ConfigurationError(tuple(self._lines.values()))
+            lines = [*self._lines.values()]
+            more = len(lines) - _MOST
+            if more > 0:
+                lines[_MOST:] = [f"and {more:,} more of them"]
+            raise ConfigurationError(tuple(lines))
 
 
 def spelled(path: KeyPath) -> str:

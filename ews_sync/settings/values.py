@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ews_sync.settings.problems import shown
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -53,27 +55,75 @@ class Pace:
     reinfer_batch_size: int = 80
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """A config file on this machine. `instead_of` is the remote config that it is read instead of, if there is one."""
+
+    path: Path
+    instead_of: RemoteConfig | None = None
+
+    def __str__(self) -> str:
+        return f"config file {shown(str(self.path), longest=1000)[1:-1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteConfig:
+    """A config on the platform: the project that owns it, and its name."""
+
+    owner: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"remote config {self.owner}/{self.key}"
+
+
+ConfigPlace = ConfigFile | RemoteConfig
+"""Where the config is; as text, it says so to people."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Everything that a run is told.
+class RunOptions:
+    """What the options of `run` and `check` say by themselves, known before there is a config. They never change.
 
     Exactly one of `reinfer_api_endpoint` (ends with "/"; then there is an `api_token`) and `local_files_prefix` is
-    set. `config_source` says in words where the config came from. `shard` is None when there is one instance only.
-    `remote_config_owner` and `remote_config_key` are both set or both None.
+    set. `config_place` is None where the config is handed over. `dead_letter_dir` is for the platform only. `shard` is
+    None when there is one instance only. `remote_config_owner` and `remote_config_key` are both set or both None.
     """
 
-    exchange: Exchange
-    mailboxes: tuple[Mailbox, ...]
-    config_source: str
-    pace: Pace = field(default_factory=Pace)
+    config_place: ConfigPlace | None = None
     bind: Bind = field(default_factory=Bind)
     reinfer_api_endpoint: str | None = None
     api_token: SecretStr | None = None
     local_files_prefix: Path | None = None
     local_files_format: LocalFilesFormat = LocalFilesFormat.EML
+    dead_letter_dir: Path | None = None
     remote_config_owner: str | None = None
     remote_config_key: str | None = None
     debug_level: int = 1
     shard: Shard | None = None
     restart_on_unrecoverable_errors: bool = False
+
+    @property
+    def config_source(self) -> str:
+        """Where the config comes from, in words."""
+        return "the given config" if self.config_place is None else str(self.config_place)
+
+    @property
+    def config_is_remote(self) -> bool:
+        """Whether the config has to be fetched from the platform."""
+        return isinstance(self.config_place, RemoteConfig)
+
+    @property
+    def destination(self) -> str:
+        """Where the mail goes, in words."""
+        return str(self.reinfer_api_endpoint or self.local_files_prefix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(RunOptions):
+    """Everything that a run is told: the options, and what the config says."""
+
+    exchange: Exchange
+    mailboxes: tuple[Mailbox, ...]
+    pace: Pace = field(default_factory=Pace)
     audit_email: str | None = None

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from ews_sync.settings.describe import MASK, login_of, secrets_of
 
 if TYPE_CHECKING:
-    from ews_sync.settings.values import Settings
+    from ews_sync.settings.values import RunOptions
 
 _SECRET_KEY = re.compile(
     r"(^|_)pass(_|$)|passw|passphrase|token|secret|authorization|private_?key|assertion|cookie", re.IGNORECASE
@@ -59,18 +59,24 @@ class Redactor:
         self.register_secrets(secrets)
 
     @classmethod
-    def of(cls, settings: Settings) -> Redactor:
-        """Make one that knows the secrets of `settings`."""
-        redactor = cls(secrets_of(settings))
-        if login := login_of(settings):
-            redactor.register_login(*login)
+    def of(cls, options: RunOptions) -> Redactor:
+        """Make one that knows the secrets of the options, or of whole `Settings`."""
+        redactor = cls()
+        redactor.register(options)
         return redactor
+
+    def register(self, options: RunOptions) -> None:
+        """Mask these secrets, too, from now on; those that are known already stay so."""
+        self.register_secrets(secrets_of(options))
+        if login := login_of(options):
+            self.register_login(*login)
 
     def register_secrets(self, values: Iterable[str | SecretStr]) -> None:
         """Mask these wherever they occur from now on: as they are, in base64, in URLs, XML and JSON.
 
         Of a text of several lines, such as a private key, every long line is a secret too.
         """
+        before = len(self._known)
         for value in values:
             secret = value.get_secret_value() if isinstance(value, SecretStr) else value
             if not secret.strip():
@@ -79,9 +85,11 @@ class Redactor:
             forms |= {secret.replace("\\", "\\\\"), secret.replace("\n", "\\n"), _base64(secret)}
             forms |= {line for line in secret.splitlines() if len(line) >= 16 and "-----" not in line}
             self._known |= forms
+        if len(self._known) == before:
+            return
         # The longest first: one secret can begin like another.
         parts = [_anywhere(known) for known in sorted(self._known, key=len, reverse=True)]
-        self._pattern = re.compile("|".join(parts)) if parts else None
+        self._pattern = re.compile("|".join(parts))
 
     def register_login(self, user: str, password: str | SecretStr) -> None:
         """Mask a password, and what `Authorization: Basic` makes of it and its user."""

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ews_sync.errors import EwsSyncError
+    from ews_sync.model import DeadLetter
 
 RATE_WINDOW = 60.0
 """Seconds over which rates are taken."""
+DEAD_LETTERS_SHOWN = 100
+"""How many dead letters are kept for whoever looks; the newest."""
 
 
 class Phase(StrEnum):
@@ -38,6 +41,9 @@ class Failure:
     code: str
     since: datetime
     needs_operator: bool
+
+    def __str__(self) -> str:
+        return f"{self.reason} - {self.hint}" if self.hint else self.reason
 
     @classmethod
     def of(cls, error: EwsSyncError, since: datetime) -> Failure:
@@ -123,14 +129,77 @@ class MailboxProgress:
         return sum(max(folder.total, folder.done) for folder in self.folders.values())
 
 
+@dataclass(frozen=True, slots=True)
+class ShardNote:
+    """Which instance of a cluster this is, and how many of the config's mailboxes are its own.
+
+    `number` counts from 0. The numbers of mailboxes are None until there is a config.
+    """
+
+    name: str
+    number: int
+    total: int
+    mailboxes: int | None = None
+    mailboxes_in_config: int | None = None
+
+    def __str__(self) -> str:
+        which = f"shard {self.number} of {self.total} ({self.name})"
+        if self.mailboxes is None or self.mailboxes_in_config is None:
+            return which
+        all_of_them = f"the config's {self.mailboxes_in_config} mailboxes"
+        if self.mailboxes_in_config == 1:
+            all_of_them = "the config's 1 mailbox"
+        if not self.mailboxes:
+            return f"{which}: none of {all_of_them}, so there is nothing to do here"
+        return f"{which}: {self.mailboxes} of {all_of_them}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterNote:
+    """An email that could not be stored, as it is shown: whose and which it is, and why. See `model.DeadLetter`."""
+
+    mailbox: str
+    folder: tuple[str, ...]
+    email_id: str | None
+    item_id: str
+    received: datetime | None
+    code: str
+    reason: str
+    recorded_at: datetime
+
+    @classmethod
+    def of(cls, letter: DeadLetter, recorded_at: datetime) -> DeadLetterNote:
+        """Make one of a dead letter."""
+        return cls(
+            mailbox=letter.mailbox.address,
+            folder=letter.folder,
+            email_id=letter.email_id,
+            item_id=letter.item_id,
+            received=letter.received,
+            code=letter.code,
+            reason=letter.reason,
+            recorded_at=recorded_at,
+        )
+
+
 @dataclass(slots=True)
 class Status:
-    """The whole appliance."""
+    """The whole appliance.
+
+    `config_loaded_at` is when the config that is in force was loaded, `config_checked_at` when it was last looked at
+    and found fine, be it changed or not.
+    """
 
     version: str
     started_at: datetime
     config_source: str = ""
-    shard: str = ""
+    config_missing: bool = False
+    """Whether there is no config yet, since it has to be fetched first."""
+    config_loaded_at: datetime | None = None
+    config_checked_at: datetime | None = None
+    config_failure: Failure | None = None
+    """Why the config cannot be had or used; where there was one before, that one stays in force."""
+    shard: ShardNote | None = None
     sink: str = ""
     stopping: bool = False
     failure: Failure | None = None
@@ -138,18 +207,68 @@ class Status:
     sink_failure: Failure | None = None
     warnings: list[str] = field(default_factory=list)
     mailboxes: dict[str, MailboxProgress] = field(default_factory=dict)
+    dead_letters: deque[DeadLetterNote] = field(default_factory=lambda: deque(maxlen=DEAD_LETTERS_SHOWN))
+    """The last dead letters since this process started, the oldest first."""
+    dead_letters_noted: int = 0
+    """How many there were in all since then."""
+
+    def warn(self, warning: str) -> bool:
+        """Show a warning until `settle`; tells whether it is a new one."""
+        if warning in self.warnings:
+            return False
+        self.warnings.append(warning)
+        return True
+
+    def settle(self, warning: str) -> None:
+        """Show a warning no longer."""
+        if warning in self.warnings:
+            self.warnings.remove(warning)
+
+    def note_dead_letter(self, letter: DeadLetter, at: datetime) -> None:
+        """Show an email that could not be stored."""
+        self.dead_letters.append(DeadLetterNote.of(letter, at))
+        self.dead_letters_noted += 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether no mailbox of the config belongs to this shard."""
+        return self.shard is not None and self.shard.mailboxes == 0
 
     @property
     def source_answered(self) -> bool:
         """Whether the source has answered for any mailbox; a shard without mailboxes waits for nobody."""
-        return not self.mailboxes or any(mailbox.source_answered for mailbox in self.mailboxes.values())
+        return self.idle or any(mailbox.source_answered for mailbox in self.mailboxes.values())
 
     @property
     def sink_answered(self) -> bool:
         """Whether the sink has been made ready for any mailbox."""
-        return not self.mailboxes or any(mailbox.sink_ready for mailbox in self.mailboxes.values())
+        return self.idle or any(mailbox.sink_ready for mailbox in self.mailboxes.values())
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """Why the job is not being done, in words; nothing when it is."""
+        if self.stopping:
+            return ("it is stopping",)
+        if self.config_missing:
+            return (_because("there is no config yet", self.config_failure),)
+        if self.failure is not None:
+            return (_because("everything stands still", self.failure),)
+        found = []
+        if not self.source_answered:
+            found.append(_because("the Exchange server has not answered yet", self._trouble))
+        if not self.sink_answered:
+            found.append(_because("where the mail goes is not ready yet", self.sink_failure))
+        return tuple(found)
+
+    @property
+    def _trouble(self) -> Failure | None:
+        return next((mailbox.failure for mailbox in self.mailboxes.values() if mailbox.failure is not None), None)
 
     @property
     def ready(self) -> bool:
-        """Whether the job is being done: source and sink have answered, and nothing is stopping."""
-        return self.source_answered and self.sink_answered and not self.stopping and self.failure is None
+        """Whether the job is being done: the config is there, source and sink have answered, nothing is stopping."""
+        return not self.obstacles
+
+
+def _because(what: str, failure: Failure | None) -> str:
+    return what if failure is None else f"{what}: {failure}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from ews_sync.simulator.faults import Latency, SoapFault
 from ews_sync.simulator.life import Life
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tests.end_to_end.world import World
 
 ADDRESS = "abc@example.com"
+MAIL = b"Subject: one\r\nMessage-ID: <1@x>\r\n\r\nhello\r\n"
 COMMAND = (sys.executable, "-c", "import sys; from ews_sync.cli import main; sys.exit(main())")
 
 
@@ -47,6 +49,19 @@ async def start(world: World, *arguments: str, variables: dict[str, str] | None 
         env=environment(world) if variables is None else variables,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+    )
+
+
+def trap(imported: str, name: str) -> str:
+    """Give a program that gets a signal while a module is being imported, wherever in the start that is."""
+    return (
+        "import os, signal, sys\n"
+        "class Trap:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {imported!r}: os.kill(os.getpid(), signal.{name})\n"
+        "sys.meta_path.insert(0, Trap())\n"
+        "from ews_sync.cli import main\n"
+        "sys.exit(main())"
     )
 
 
@@ -172,6 +187,182 @@ async def test_status_and_probes_answer(world: World) -> None:
     assert running.returncode == 0
 
 
+class Log:
+    """The lines that a process writes to its log, as they come."""
+
+    def __init__(self, running: Process) -> None:
+        assert running.stderr is not None
+        self._stream = running.stderr
+        self.text = ""
+
+    async def until(self, event: str) -> dict[str, Any]:
+        """Read up to the line of that event."""
+        while line := await asyncio.wait_for(self._stream.readline(), 60):
+            self.text += line.decode()
+            fields: dict[str, Any] = json.loads(line)
+            if fields["event"] == event:
+                return fields
+        raise AssertionError(f"it ended without {event!r}:\n{self.text}")
+
+    async def rest(self) -> str:
+        """Read to the end."""
+        self.text += (await self._stream.read()).decode()
+        return self.text
+
+
+async def test_sighup_puts_another_config_in_force_and_an_invalid_one_leaves_the_old(world: World) -> None:
+    world.mailbox().folder("Inbox").deliver(MAIL)
+    variables = environment(world)
+    running = await start(world, variables=variables)
+    log = Log(running)
+    address = (await log.until("started"))["listening"]
+    async with httpx.AsyncClient(base_url=address, trust_env=False) as client:
+
+        async def addresses() -> list[str]:
+            status = (await client.get("/status")).json()
+            return [mailbox["mailbox"] for mailbox in status["mailboxes"]]
+
+        assert await addresses() == [ADDRESS]
+        running.send_signal(signal.SIGHUP)
+        await log.until("the config is unchanged: there is nothing to do")
+
+        world.mailbox("new@example.com").folder("Inbox").deliver(MAIL)
+        environment(world)
+        running.send_signal(signal.SIGHUP)
+        changed = await log.until("the config has changed: everything is built anew with it")
+        assert changed["changes"] == ["mailboxes added: new@example.com"]
+        await world.until(lambda: world.stored("new@example.com"), "the new mailbox's mail")
+        assert sorted(await addresses()) == [ADDRESS, "new@example.com"]
+
+        config = world.directory.parent / "config.json"
+        config.write_text('{"host": "x", "poll_frequency": -1}')
+        running.send_signal(signal.SIGHUP)
+        wrong = await log.until("the config is wrong: the one before stays in force")
+        assert len(wrong["problems"]) > 2
+        status = (await client.get("/status")).json()
+        assert "poll_frequency: must be a number" in status["config_failure"]["reason"]
+        assert (await client.get("/readyz")).status_code == 200
+        world.mailbox().folder("Inbox").deliver(MAIL.replace(b"<1@x>", b"<2@x>"))
+        await world.until(lambda: len(world.stored()) == 2, "mail under the old config")
+
+        environment(world, auth_password="another secret")
+        running.send_signal(signal.SIGHUP)
+        assert (await log.until("the config has changed: everything is built anew with it"))["changes"] == [
+            "auth_password changed"
+        ]
+    # And the server refuses it, which ends the process, as it would have at its start.
+    assert await running.wait() == 1
+    text = await log.rest()
+    assert "refused the user name or password" in text.splitlines()[-1]
+    assert "another secret" not in text
+    assert PASSWORD not in text
+
+
+@pytest.mark.parametrize("imported", ["pydantic", "httpx", "ews_sync.engine.engine"])
+async def test_sighup_during_the_start_is_no_end_and_not_forgotten(world: World, imported: str) -> None:
+    world.mailbox()
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", trap(imported, "SIGHUP")),
+        *("--local-files-prefix", str(world.directory), "--bind", "127.0.0.1:0"),
+        env=environment(world),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    log = Log(running)
+    await log.until("the config is unchanged: there is nothing to do")
+    running.send_signal(signal.SIGTERM)
+    assert await running.wait() == 0
+    await log.rest()
+
+
+# --- A config on the platform ----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def platform(answer: web.Response) -> AsyncIterator[tuple[dict[str, str], list[str]]]:
+    """Answer every request with the same; gives the variables that lead there, and the paths that were asked for."""
+    asked: list[str] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(status=answer.status, body=answer.body, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("REINFER")}
+    yield (
+        kept
+        | {
+            "REINFER_API_ENDPOINT": f"http://127.0.0.1:{runner.addresses[0][1]}/api/",
+            "REINFER_API_TOKEN": "token-0123456789",
+            "REINFER_EWS_BIND": "127.0.0.1:0",
+            "REINFER_EWS_REMOTE_CONFIG_OWNER": "bank",
+            "REINFER_EWS_REMOTE_CONFIG_KEY": "ews",
+        },
+        asked,
+    )
+    await runner.cleanup()
+
+
+async def command(variables: dict[str, str], *arguments: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, env=variables, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+
+
+async def test_while_the_platform_is_away_the_probes_say_so_and_sigterm_ends_it_in_order() -> None:
+    async with platform(web.json_response({"status": "error", "message": "busy"}, status=503)) as (variables, asked):
+        running = await command(variables)
+        log = Log(running)
+        address = (await log.until("fetching the config"))["listening"]
+        await log.until("there is no config to begin with yet")
+        async with httpx.AsyncClient(base_url=address, trust_env=False) as client:
+            probed = await client.get("/readyz")
+            assert (probed.status_code, probed.json()["checks"]["config_loaded"]) == (503, False)
+            assert (await client.get("/healthz")).status_code == 200
+            status = (await client.get("/status")).json()
+        assert status["config_source"] == "remote config bank/ews"
+        assert status["config_failure"]["reason"] in probed.json()["reasons"][0]
+        running.send_signal(signal.SIGTERM)
+        assert await running.wait() == 0
+        assert "token-0123456789" not in await log.rest()
+    assert set(asked) == {"/api/v1/appliance-configs/bank/ews"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["check"]])
+@pytest.mark.parametrize(
+    ("status", "body", "code", "says"),
+    [
+        (401, {"status": "error", "message": "no"}, 1, "REINFER_API_TOKEN"),
+        (404, {"status": "error", "message": "no"}, 1, "--remote-config-owner"),
+        (200, {"host": "x"}, 2, "mailboxes: missing: list the mailboxes to fetch (in remote config bank/ews)"),
+        (200, {"status": "ok", "config": {"host": "x"}}, 2, "auth_type: missing"),
+    ],
+)
+async def test_without_a_usable_config_on_the_platform_it_ends_and_says_what_to_do(
+    arguments: list[str], status: int, body: dict[str, Any], code: int, says: str
+) -> None:
+    async with platform(web.json_response(body, status=status)) as (variables, asked):
+        running = await command(variables, *arguments)
+        _, errors = await running.communicate()
+    assert running.returncode == code
+    assert says in errors.decode()
+    assert "Traceback" not in errors.decode()
+    assert len(asked) == 1
+    last = errors.decode().splitlines()[-1]
+    assert last.startswith("reinfer-ews: " if code == 1 else "  ")
+
+
+async def test_check_with_a_platform_that_is_away_does_not_wait() -> None:
+    async with platform(web.json_response({"status": "error", "message": "busy"}, status=503)) as (variables, _):
+        running = await command(variables, "check")
+        _, errors = await asyncio.wait_for(running.communicate(), 30)
+    assert running.returncode == 1
+    assert len(errors.decode().splitlines()) == 1
+
+
 async def test_check_says_what_is_fine_and_what_is_not(world: World) -> None:
     populate(world.mailbox(), 20)
     world.mailbox("xyz@example.com")
@@ -256,18 +447,9 @@ async def test_a_table_is_printed_whatever_the_terminal_can_show(world: World) -
 @pytest.mark.parametrize("imported", ["pydantic", "httpx", "ews_sync.engine.engine"])
 async def test_sigterm_before_anything_has_begun_ends_it(world: World, imported: str) -> None:
     world.mailbox()
-    # The signal comes while this module is being imported, wherever in the start that is.
-    trap = (
-        "import os, signal, sys\n"
-        "class Trap:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name == {imported!r}: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "sys.meta_path.insert(0, Trap())\n"
-        "from ews_sync.cli import main\n"
-        "sys.exit(main())"
-    )
     running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", trap, "--local-files-prefix", str(world.directory), "--bind", "127.0.0.1:0"),
+        *(sys.executable, "-c", trap(imported, "SIGTERM")),
+        *("--local-files-prefix", str(world.directory), "--bind", "127.0.0.1:0"),
         env=environment(world),
         stderr=asyncio.subprocess.PIPE,
     )

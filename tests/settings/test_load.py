@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-from ews_sync.errors import ConfigurationError, UnavailableError
+from ews_sync.errors import ConfigurationError
 from ews_sync.settings.demo import DemoOptions, demo_options
+from ews_sync.settings.describe import describe
 from ews_sync.settings.exchange import BasicAuth
-from ews_sync.settings.load import load_settings, settings_from
-from ews_sync.settings.values import Bind, LocalFilesFormat, Shard
+from ews_sync.settings.load import load_options, read_config, settings_from
+from ews_sync.settings.values import Bind, ConfigFile, LocalFilesFormat, RemoteConfig, Settings, Shard
 from tests.settings.examples import PASSWORD, PLATFORM, TOKEN, basic, load, problems
 
 if TYPE_CHECKING:
@@ -30,9 +31,13 @@ def write(path: Path, text: str | bytes | dict[str, Any]) -> Path:
     return path
 
 
+def loaded(arguments: dict[str, str], environ: dict[str, str], remote: bytes | None = None) -> Settings:
+    return read_config(load_options(arguments, environ), environ, remote)
+
+
 def refused(arguments: dict[str, str], environ: dict[str, str]) -> list[str]:
     with pytest.raises(ConfigurationError) as caught:
-        load_settings(arguments, environ)
+        loaded(arguments, environ)
     return list(caught.value.problems)
 
 
@@ -318,8 +323,9 @@ def test_no_problem_shows_a_secret(secret: str) -> None:
 def test_a_config_file(tmp_path: Path) -> None:
     for name, text in {"a": json.dumps(basic()), "bom": "\ufeff" + json.dumps(basic())}.items():
         path = write(tmp_path / name, text)
-        settings = load_settings(PLATFORM, TOKEN | {"REINFER_EWS_CONFIG": str(path)})
+        settings = loaded(PLATFORM, TOKEN | {"REINFER_EWS_CONFIG": str(path)})
         assert settings.config_source == f"config file {path}"
+        assert not settings.config_is_remote
         assert settings.mailboxes == load(basic()).mailboxes
 
 
@@ -330,18 +336,23 @@ def test_a_config_under_the_prefix_and_one_of_ones_own(tmp_path: Path) -> None:
         "remote_config_owner": "o w",
         "remote_config_key": "k",
     }
-    settings = load_settings(arguments, {})
+    settings = loaded(arguments, {})
     assert settings.config_source == f"config file {path}"
     assert (settings.remote_config_owner, settings.remote_config_key) == ("o w", "k")
     own = write(tmp_path / "own", basic(host="own"))
-    settings = load_settings(arguments, {"REINFER_EWS_CONFIG": str(own)})
+    settings = loaded(arguments, {"REINFER_EWS_CONFIG": str(own)})
     assert settings.config_source == f"config file {own}"
     path.unlink()
     assert refused(arguments, {}) == [f"config file {path}: cannot be read: no such file or directory"]
 
 
 def test_no_config(tmp_path: Path) -> None:
-    assert refused(PLATFORM, TOKEN) == ["REINFER_EWS_CONFIG: missing: set it to the path of the config file"]
+    assert refused(PLATFORM, TOKEN) == [
+        (
+            "REINFER_EWS_CONFIG: missing: set it to the path of the config file, or give --remote-config-owner and "
+            "--remote-config-key for one on the platform"
+        )
+    ]
     assert refused({"local_files_prefix": str(tmp_path)}, {}) == [
         (
             "REINFER_EWS_CONFIG: missing: set it to the path of the config file, or give --remote-config-owner and "
@@ -350,11 +361,130 @@ def test_no_config(tmp_path: Path) -> None:
     ]
 
 
-def test_a_remote_config_is_for_later() -> None:
-    named = {"remote_config_owner": "o", "remote_config_key": "k"}
-    with pytest.raises(UnavailableError, match="a remote config is not in this version yet"):
-        load_settings(PLATFORM | named, TOKEN)
-    assert refused(PLATFORM | named | {"bind": "x"}, TOKEN) == [f'--bind: {BIND} "x"']
+REMOTE = PLATFORM | {"remote_config_owner": "bank", "remote_config_key": "ews"}
+
+
+def test_a_remote_config_is_fetched_once_the_options_are_known() -> None:
+    options = load_options(REMOTE | {"bind": "127.0.0.1:9"}, TOKEN)
+    assert options.config_is_remote
+    assert (options.config_place, options.bind) == (RemoteConfig("bank", "ews"), Bind("127.0.0.1", 9))
+    assert options.api_token is not None
+    environ = TOKEN | {"REINFER_EWS_HOST": "from.environment", "REINFER_EWS_AUTH_PASS": "pw"}
+    settings = read_config(options, environ, json.dumps(basic("auth_password")).encode())
+    assert settings.config_source == "remote config bank/ews"
+    assert settings.exchange.endpoint == "http://from.environment/EWS/Exchange.asmx"
+    assert isinstance(settings.exchange.auth, BasicAuth)
+    assert settings.exchange.auth.password.get_secret_value() == "pw"
+    assert (settings.bind, settings.api_token) == (options.bind, options.api_token)
+    with pytest.raises(ValueError, match="remote config bank/ews has to be fetched first"):
+        read_config(options, environ)
+
+
+def test_a_secret_in_a_file_is_read_anew_with_each_config(tmp_path: Path) -> None:
+    environ = TOKEN | {"REINFER_EWS_AUTH_PASS_FILE": str(write(tmp_path / "secret", "old"))}
+    options = load_options(REMOTE, environ)
+    config = json.dumps(basic("auth_password")).encode()
+    before = read_config(options, environ, config)
+    write(tmp_path / "secret", "new")
+    after = read_config(options, environ, config)
+    assert isinstance(before.exchange.auth, BasicAuth)
+    assert isinstance(after.exchange.auth, BasicAuth)
+    assert before != after
+    assert after.exchange.auth.password.get_secret_value() == "new"
+
+
+def test_a_local_config_wins_over_a_remote_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "config", basic())
+    options = load_options(REMOTE, TOKEN | {"REINFER_EWS_CONFIG": str(path)})
+    assert options.config_place == ConfigFile(path, instead_of=RemoteConfig("bank", "ews"))
+    assert options.config_source == f"config file {path}"
+
+
+def test_what_the_environment_says_to_a_remote_config_is_checked_before_that_is_fetched() -> None:
+    environ = {"REINFER_API_TOKEN": "x", "REINFER_EWS_PORT": "tcp://10.0.0.1:80", "REINFER_EWS_AUTH_USER": "<user>"}
+    lines = refused(REMOTE | {"bind": "x"}, environ)
+    assert [line.partition(":")[0] for line in lines] == ["--bind", "REINFER_EWS_PORT", "REINFER_EWS_AUTH_USER"]
+
+
+def test_the_problems_of_a_local_config_are_told_with_those_of_the_options(tmp_path: Path) -> None:
+    path = write(tmp_path / "config", basic(poll_frequency=-1))
+    lines = refused(PLATFORM | {"bind": "x"}, TOKEN | {"REINFER_EWS_CONFIG": str(path)})
+    assert [line.partition(":")[0] for line in lines] == ["--bind", "poll_frequency"]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "remote config bank/ews: the file is empty: it must hold a JSON object"),
+        (b"[1]", 'remote config bank/ews: must hold a JSON object, {"mailboxes": …}, not a list'),
+        (b"<html>", "remote config bank/ews: line 1, column 1: expected a value"),
+        (b'{"a": "\xff"}', "remote config bank/ews: line 1: not UTF-8"),
+        (b"[" * 100_000, "remote config bank/ews: not a config: nested too deeply"),
+        (b'{"a": 1' + b"0" * 5000 + b"}", "remote config bank/ews: not a config: nested too deeply, or with a number"),
+        (b" " * (2 * 1024 * 1024 + 1), "remote config bank/ews: is larger than 2 MiB"),
+        (b'{"a": [' + b"[]," * 300_000 + b"[]]}", "remote config bank/ews: holds more than 250,000 values"),
+        (b'{"host": "a", "host": "b"}', "host: is there 2 times: keep one (in remote config bank/ews)"),
+        (
+            b'{"mailboxes": {}}',
+            "mailboxes: must have at least one mailbox, and it is empty (in remote config bank/ews)",
+        ),
+        (b'{"host": "<host>"}', "host: still has the placeholder <host>: put your own value there"),
+    ],
+)
+def test_a_hostile_remote_config_is_refused_like_a_file(data: bytes, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(REMOTE, TOKEN, data)
+    assert any(line.startswith(says) for line in caught.value.problems), caught.value.problems
+
+
+def test_a_file_full_of_problems_does_not_flood_the_log() -> None:
+    wrong = {f"m{number}@b.c": {"bucket": {"owner": "o", "name": "n"}, "start": 1} for number in range(900)}
+    for mailboxes in (wrong, dict.fromkeys(wrong, 1), {address.upper(): 1 for address in wrong} | wrong):
+        lines = problems(basic(mailboxes=mailboxes))
+        assert len(lines) == 201
+        assert lines[-1].endswith("more of them")
+
+
+def test_a_file_that_is_none_of_ours_is_told_from_a_config_at_once() -> None:
+    keys = b",".join(b'"key%d": 1' % number for number in range(50_000))
+    for data in (b"{%s}" % keys, b'{"mailboxes": {"a@b.c": {%s}}}' % keys):
+        with pytest.raises(ConfigurationError) as caught:
+            loaded(REMOTE, TOKEN, data)
+        assert caught.value.problems[0] == (
+            "remote config bank/ews: has an object with more than 1,000 keys: that cannot be the config"
+        )
+
+
+def test_thousands_of_mailboxes_are_a_config() -> None:
+    entry = {"bucket": {"owner": "o", "name": "n"}}
+    config = json.dumps(basic(mailboxes={f"mailbox-{number}@example.com": entry for number in range(5000)})).encode()
+    assert len(loaded(REMOTE, TOKEN, config).mailboxes) == 5000
+
+
+def test_where_dead_letters_go(tmp_path: Path) -> None:
+    settings = load(basic(), {"REINFER_EWS_DEAD_LETTER_DIR": str(tmp_path / "dead")})
+    assert settings.dead_letter_dir == tmp_path / "dead"
+    assert list(tmp_path.iterdir()) == [], "it is tried, and left as it was"
+    assert load(basic()).dead_letter_dir is None
+    arguments = {"local_files_prefix": str(tmp_path), "dead_letter_dir": str(tmp_path)}
+    with pytest.raises(ConfigurationError) as caught:
+        settings_from(basic(), arguments)
+    assert caught.value.problems == (
+        (
+            "--dead-letter-dir: cannot be given together with --local-files-prefix: there the dead letters lie beside "
+            "the mail; leave it out"
+        ),
+    )
+    (line,) = problems(basic(), {}, {"dead_letter_dir": str(write(tmp_path / "file", ""))})
+    assert line.startswith("--dead-letter-dir: cannot be a directory: ")
+
+
+def test_audit_email_is_kept_and_shown() -> None:
+    settings = load(basic(audit_email="ops@example.com"))
+    assert settings.audit_email == "ops@example.com"
+    assert describe(settings)["audit_email"] == "ops@example.com"
+    (line,) = problems(basic(audit_email="nobody"))
+    assert line.startswith("audit_email: must be an email address")
 
 
 @pytest.mark.parametrize(

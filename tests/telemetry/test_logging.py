@@ -240,3 +240,12 @@ def test_warnings_are_logged(log: Log) -> None:
         warnings.warn(f"careful with {PASSWORD}", stacklevel=1)
     logging.captureWarnings(capture=False)
     assert PASSWORD not in log.text
+
+
+def test_the_secrets_of_a_config_that_comes_later_are_masked_too(log: Log) -> None:
+    log.redactor.register(load(basic(auth_password="first-secret")))
+    log.redactor.register(load(basic(auth_password="second-secret", auth_user="me")))
+    login = base64.b64encode(b"me:second-secret").decode()
+    own().info(f"first-secret, second-secret and {login}")
+    (line,) = log.lines
+    assert line["event"] == "***, *** and ***"
