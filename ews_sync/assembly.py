@@ -6,18 +6,24 @@ from typing import TYPE_CHECKING
 
 from ews_sync.engine.engine import EngineOptions
 from ews_sync.engine.sharding import shard_of
-from ews_sync.errors import UnavailableError
 from ews_sync.settings.exchange import AccessType
 from ews_sync.settings.values import LocalFilesFormat
 from ews_sync.sinks.file_checkpoints import FileCheckpointStore
 from ews_sync.sinks.files import FileSink
 from ews_sync.sinks.jsonl import JsonlSink
+from ews_sync.sinks.platform.api import PlatformApi
+from ews_sync.sinks.platform.buckets import Buckets
+from ews_sync.sinks.platform.dead_letters import DeadLetterDirectory
+from ews_sync.sinks.platform.sink import PlatformSink
+from ews_sync.sinks.platform.states import PlatformCheckpointStore
 from ews_sync.sources.auth.login import log_in
 from ews_sync.sources.ews.client import ANSWER_WITHIN, Client, RetryPolicy
 from ews_sync.sources.ews.source import EwsSource
 from ews_sync.sources.ews.spool import SpoolWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ews_sync.model import CheckpointStore, Clock, Mailbox, Sink
     from ews_sync.settings.values import Settings
 
@@ -58,18 +64,32 @@ def open_source(settings: Settings, clock: Clock, *, patient: bool = True) -> Ew
     )
 
 
-def open_sink(settings: Settings) -> tuple[Sink, CheckpointStore]:
-    """Make the sink and what keeps its checkpoints; nothing is touched yet."""
+def open_sink(
+    settings: Settings, clock: Clock, warn: Callable[[str], object], *, patient: bool = True
+) -> tuple[Sink, CheckpointStore]:
+    """Make the sink and what keeps its checkpoints; nothing is touched yet. The store is to be closed first.
+
+    `warn` hears what an operator should know about the destination, each thing once. One that is not `patient` gives
+    up sooner on a destination that does not answer.
+    """
     prefix = settings.local_files_prefix
     if prefix is None:
-        raise UnavailableError("syncing into the platform is not in this version yet")
+        return _open_platform(settings, clock, warn, answer_within=120.0 if patient else 30.0)
     sink = JsonlSink(prefix) if settings.local_files_format is LocalFilesFormat.JSONL else FileSink(prefix)
     return sink, FileCheckpointStore(prefix)
 
 
-def sink_name(settings: Settings) -> str:
-    """Say in words where the mail goes."""
-    return str(settings.reinfer_api_endpoint or settings.local_files_prefix)
+def _open_platform(
+    settings: Settings, clock: Clock, warn: Callable[[str], object], *, answer_within: float
+) -> tuple[PlatformSink, PlatformCheckpointStore]:
+    if settings.reinfer_api_endpoint is None or settings.api_token is None:
+        raise ValueError("the platform needs an endpoint and a token")
+    api = PlatformApi(settings.reinfer_api_endpoint, settings.api_token, clock, answer_within=answer_within)
+    buckets = Buckets(api)
+    directory = settings.dead_letter_dir
+    letters = None if directory is None else DeadLetterDirectory(directory)
+    sink = PlatformSink(api, buckets, clock, letters=letters)
+    return sink, PlatformCheckpointStore(api, buckets, own_mailboxes(settings), warn)
 
 
 def engine_options(settings: Settings) -> EngineOptions:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from ews_sync.errors import SinkError
+
 
 # --- Mailboxes and folders -------------------------------------------------------------------------------------------
 
@@ -171,6 +173,12 @@ class Mime(Protocol):
         Reads a file for large ones.
         """
 
+    def read(self, start: int, size: int) -> bytes:
+        """Give the `size` bytes from `start` on, fewer only where the message ends.
+
+        Reads a file for large ones. `OSError` when that fails, from here and from `chunks`.
+        """
+
     def close(self) -> None:
         """Give the room back. May be called more than once."""
 
@@ -189,6 +197,10 @@ class MimeBytes:
     def chunks(self) -> Iterator[bytes]:
         """Yield all of it at once."""
         yield self.data
+
+    def read(self, start: int, size: int) -> bytes:
+        """Give a part of it; the whole is not copied."""
+        return self.data[start : start + size]
 
     def close(self) -> None:
         """Do nothing: memory gives itself back."""
@@ -233,6 +245,8 @@ class Email:
     mime: Mime
     metadata: Metadata
     attachments: tuple[Attachment, ...] = ()
+    item_id: str = ""
+    """The source's id of the item that it was fetched from; it is not part of what is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,15 +285,17 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A sink's word that a batch is stored durably.
+    """A sink's word that a batch is stored durably, all of it or all but `left`.
 
     `refused` are the emails of the batch that can never be stored, already recorded as dead letters; `position` is
     where the sink stands after the batch, for sinks whose state goes with the checkpoint (see `Sink.ordered`), else
-    None.
+    None. `left` are the emails that are not stored, because of `failure`; the rest of the batch is.
     """
 
     refused: tuple[DeadLetter, ...] = ()
     position: str | None = None
+    left: tuple[Email, ...] = ()
+    failure: SinkError | None = None
 
 
 # --- Checkpoints: what is known to be stored -------------------------------------------------------------------------
@@ -385,17 +401,27 @@ class Source(Protocol):
         """Close connections."""
 
 
+class Recall(StrEnum):
+    """Whether a sink can tell what it holds."""
+
+    NOTHING = "nothing"
+    ONE_BY_ONE = "one by one"
+    """At the price of a request for each email: worth it for what may well be there, not for a whole folder."""
+    EVERYTHING = "everything"
+    """At next to no price."""
+
+
 class Sink(Protocol):
     """Where mail goes. Every method raises `SinkError` (or a child of it) and nothing else.
 
-    `remembers` tells that `holds` knows what is stored.
+    `recall` tells what `holds` is good for.
 
     `ordered` tells that the sink's position is part of the checkpoint: then the batches of one mailbox must be put
     one after the other in the order in which they are to be confirmed.
     """
 
     ordered: bool
-    remembers: bool
+    recall: Recall
 
     async def open(self, mailbox: Mailbox, position: str | None) -> None:
         """Make ready to store the mailbox's mail, going back to `position` where the sink keeps one.
@@ -406,7 +432,7 @@ class Sink(Protocol):
     async def put(self, batch: Sequence[Email]) -> Receipt:
         """Store emails of one mailbox durably, replacing what has the same key.
 
-        On an error nothing of the batch counts as stored.
+        On an error nothing of the batch counts as stored; where some of it is, the receipt says so.
         """
 
     async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
@@ -425,14 +451,18 @@ class Sink(Protocol):
 class CheckpointStore(Protocol):
     """Where checkpoints are kept: the sink's own state.
 
+    `interval` is how many seconds there are at least between two saves of one mailbox, but for the last one.
+
     Every method raises `SinkError` (or a child of it) and nothing else.
     """
+
+    interval: float
 
     async def load(self, mailbox: Mailbox) -> MailboxCheckpoint:
         """Read what was saved last; empty when there is nothing."""
 
     async def save(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> None:
-        """Replace what is saved, atomically and durably."""
+        """Replace what is saved, durably and each folder's at once or not at all."""
 
     async def aclose(self) -> None:
         """Finish and give everything back."""

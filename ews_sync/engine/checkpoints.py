@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,18 +15,19 @@ if TYPE_CHECKING:
     from ews_sync.model import CheckpointStore, Clock, Mailbox, MailboxCheckpoint
 
 _AT_ONCE = 8
+_GATHERING = 1.0
+"""Seconds in which other moves of the same mailbox, and other mailboxes, may come along."""
 
 
 class CheckpointKeeper:
-    """Saves the checkpoints that moved, at most every `interval` seconds, and all that are left when it is flushed.
+    """Saves the checkpoints that moved, at most every `store.interval` seconds, and at the end all that are left.
 
     What cannot be saved stays due and is tried again: the mail itself is stored, so nothing is lost but time.
     """
 
-    def __init__(self, store: CheckpointStore, clock: Clock, interval: float = 1.0) -> None:
+    def __init__(self, store: CheckpointStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._interval = interval
         self._due: dict[str, tuple[Mailbox, MailboxCheckpoint]] = {}
         self._wake = asyncio.Event()
         self._saving = asyncio.Lock()
@@ -42,8 +44,10 @@ class CheckpointKeeper:
         """Save what is due, until cancelled."""
         while True:
             await self._wake.wait()
-            await self._clock.sleep(self._interval)
+            # Soon after the first move, since a crash before that would repeat everything; then once in a while.
+            await self._clock.sleep(min(_GATHERING, self._store.interval))
             await self.flush()
+            await self._clock.sleep(max(0.0, self._store.interval - _GATHERING))
 
     async def flush(self) -> bool:
         """Save everything that is due now; tell whether all of it could be."""
@@ -56,6 +60,13 @@ class CheckpointKeeper:
             if self._due:
                 self._wake.set()
             return all(results)
+
+    async def last_flush(self, within: float) -> bool:
+        """Save everything that is due, in at most so many seconds; tell whether all of it could be."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                return await self.flush()
+        return False
 
     async def _save(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> bool:
         try:

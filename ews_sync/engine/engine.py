@@ -14,10 +14,11 @@ from ews_sync.engine.budget import ByteBudget
 from ews_sync.engine.checkpoints import CheckpointKeeper
 from ews_sync.engine.mailbox import MailboxSync
 from ews_sync.engine.pipeline import Pipeline
+from ews_sync.engine.showing import progress_after
 from ews_sync.engine.storing import Parts
-from ews_sync.errors import AlreadyRunningError, SinkError
+from ews_sync.errors import Asks, Scope, SinkError
 from ews_sync.settings.values import Pace
-from ews_sync.telemetry.status import Failure, MailboxProgress
+from ews_sync.telemetry.status import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 _STAGGER = 0.05
 """Seconds between the first rounds of two mailboxes, so that thousands of them do not all begin at once."""
+
+
+_FOR_CHECKPOINTS = 4.0
+"""Seconds that saving the checkpoints may take at the end; Kubernetes waits for 30 in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,6 @@ class EngineOptions:
     pace: Pace = field(default_factory=Pace)
     fetches_at_once: int = 4
     memory_for_mail: int = 8 * 1024 * 1024
-    checkpoint_interval: float = 1.0
     overlap: timedelta = timedelta(minutes=10)
     grace: float = 25.0
     jitter: Callable[[], float] = random.random
@@ -65,7 +69,7 @@ class Engine:
         self._pipeline = Pipeline(
             sink, budget, clock, status, workers=options.pace.max_concurrent_uploads, jitter=options.jitter
         )
-        self._keeper = CheckpointKeeper(store, clock, options.checkpoint_interval)
+        self._keeper = CheckpointKeeper(store, clock)
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("ews_sync.engine")
         parts = Parts(
@@ -76,15 +80,18 @@ class Engine:
             budget=budget,
             keeper=self._keeper,
             clock=clock,
+            status=status,
             pace=options.pace,
             fetches_at_once=options.fetches_at_once,
             jitter=options.jitter,
             overlap=options.overlap,
         )
-        self._mailboxes: list[MailboxSync] = []
-        for mailbox in mailboxes:
-            progress = status.mailboxes[mailbox.address] = MailboxProgress(mailbox.address, str(mailbox.bucket))
-            self._mailboxes.append(MailboxSync(mailbox, parts, progress))
+        # Another engine may have run before this one in the same process: what it has counted goes on.
+        before = status.mailboxes
+        status.mailboxes = {
+            mailbox.address: progress_after(before.get(mailbox.address), mailbox) for mailbox in mailboxes
+        }
+        self._mailboxes = [MailboxSync(mailbox, parts, status.mailboxes[mailbox.address]) for mailbox in mailboxes]
 
     def stop(self) -> None:
         """Ask for an orderly end: `run` then returns."""
@@ -110,16 +117,23 @@ class Engine:
             task.result()
 
     async def _open_all(self) -> None:
-        """Make every mailbox ready; whoever else keeps one of them in the same place is a reason not to start."""
+        """Make every mailbox ready; whoever else keeps one of them in the same place is a reason not to start.
+
+        A mailbox that fails is tried again in its rounds. So are all that are left when the sink is unwell for
+        everybody: thousands of them would have to wait for each other's failures.
+        """
         for sync in self._mailboxes:
             if self._stopping.is_set():
                 return
             try:
                 await sync.open()
-            except AlreadyRunningError:
-                raise
             except SinkError as error:
+                if error.scope is Scope.PROCESS and error.asks is Asks.STOP:
+                    raise
                 sync.progress.failure = Failure.of(error, self._clock.now())
+                if error.scope is Scope.PROCESS:
+                    self._log.error("nothing can be opened yet; trying again", problem=error.summary, hint=error.hint)
+                    return
                 self._log.error("mailbox cannot be opened yet", mailbox=sync.mailbox.address, problem=str(error))
 
     async def _run_mailbox(self, sync: MailboxSync, delay: float) -> None:
@@ -129,8 +143,8 @@ class Engine:
 
     async def _wind_up(self, helpers: list[asyncio.Task[None]], others: list[asyncio.Task[object]]) -> None:
         """Stop fetching, let what is being stored finish, save the checkpoints: in this order."""
-        self._status.stopping = True
         await _cancelled(others)
+        ends_at = self._clock.monotonic() + self._options.grace
         # A pipeline that has broken down will not finish anything.
         grace = 0.0 if any(helper.done() for helper in helpers) else self._options.grace
         if not await self._pipeline.drain(grace):
@@ -138,7 +152,8 @@ class Engine:
                 "some mail was still being stored when the time to stop ran out; it will be fetched again"
             )
         await _cancelled(helpers)
-        if not await self._keeper.flush():
+        left = max(_FOR_CHECKPOINTS, ends_at - self._clock.monotonic())
+        if not await self._keeper.last_flush(left):
             self._log.warning("not every checkpoint could be saved; a little will be fetched again")
 
 

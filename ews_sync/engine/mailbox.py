@@ -24,7 +24,7 @@ from ews_sync.engine.tasks import all_of
 from ews_sync.engine.troubles import FolderTroubles, RoundEndedError
 from ews_sync.engine.watch import FolderWatch
 from ews_sync.errors import Asks, DefectError, EwsSyncError, FolderGoneError, Scope, SourceError
-from ews_sync.model import Order
+from ews_sync.model import Order, Recall
 from ews_sync.telemetry.status import Phase
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class _Reading:
 
     Also of what could not be stored then: the backfill's position has not passed it, so it will read it again.
     """
+    unsure: int = 0
+    """How many more batches the sink is asked about in a row without holding any of it: see `MailboxSync._unheld`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,8 @@ class MailboxSync:
             del self._readings[folder_id]
         known = self._storing.checkpoint.folders
         for folder_id in known:
-            self._readings.setdefault(folder_id, _Reading())
+            # Known before anything was read: another process has left it.
+            self._readings.setdefault(folder_id, _Reading(unsure=self._parts.unsure))
         for folder_id, reading in self._readings.items():
             checkpoint = known.get(folder_id)
             reading.cursor = None if checkpoint is None else checkpoint.cursor
@@ -322,7 +325,21 @@ class MailboxSync:
         def effect(found: frozenset[str]) -> Effect:
             return Followed(cursor, plan.fetch, plan.drafts | found, plan.no_drafts)
 
-        await self._storing.fetch(self._storing.begin(folder), plan.fetch, effect)
+        wanted = await self._unheld(folder, plan.fetch, ask=False)
+        await self._storing.fetch(self._storing.begin(folder), wanted, effect)
+
+    async def _unheld(self, folder: Folder, refs: tuple[ItemRef, ...], *, ask: bool) -> tuple[ItemRef, ...]:
+        """Give those of the items that the sink does not hold already, where there is reason to `ask`.
+
+        There always is behind a checkpoint that another process has left: if that one was killed, it had stored more
+        than it could note, in any order, but no more than what its workers had in hand.
+        """
+        reading = self._reading(folder)
+        if not refs or not (ask or reading.unsure):
+            return refs
+        held = await self._parts.sink.holds(self.mailbox, folder, refs)
+        reading.unsure = self._parts.unsure if any(held) and reading.unsure else max(0, reading.unsure - 1)
+        return tuple(ref for ref, is_held in zip(refs, held, strict=True) if not is_held)
 
     # --- Marking -----------------------------------------------------------------------------------------------------
 
@@ -334,7 +351,7 @@ class MailboxSync:
             code=error.code,
             found=(
                 "everything that is missing"
-                if self._parts.sink.remembers
+                if self._parts.sink.recall is Recall.EVERYTHING
                 else "what was received lately; older mail that was moved in meanwhile cannot be told apart"
             ),
         )
@@ -348,7 +365,7 @@ class MailboxSync:
             self._storing.checkpoint.folders.get(folder.id),
             start=self._start,
             overlap=self._parts.overlap,
-            remembers=self._parts.sink.remembers,
+            recall=self._parts.sink.recall,
         )
         progress = self._display.folder(folder)
         progress.phase = Phase.MARKING
@@ -425,14 +442,10 @@ class MailboxSync:
         return _Slice(taken, query.order, reader.finished and len(taken) == len(new))
 
     async def _store_batch(self, folder: Folder, reader: ListingReader, batch: tuple[ItemRef, ...]) -> None:
-        held = [False] * len(batch)
-        if reader.verify:
-            held = list(await self._parts.sink.holds(self.mailbox, folder, batch))
         drafts = frozenset(digest(ref.id) for ref in batch if ref.is_draft)
         self._reading(folder).drafts |= drafts
-        wanted = tuple(
-            ref for ref, is_held in zip(batch, held, strict=True) if ref.is_mail and not ref.is_draft and not is_held
-        )
+        mail = tuple(ref for ref in batch if ref.is_mail and not ref.is_draft)
+        wanted = await self._unheld(folder, mail, ask=reader.verify)
         total = reader.total
 
         def effect(found: frozenset[str]) -> Effect:

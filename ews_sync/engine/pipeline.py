@@ -22,7 +22,7 @@ from ews_sync.errors import Asks, Scope, SinkError
 from ews_sync.telemetry.status import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ews_sync.engine.budget import ByteBudget
     from ews_sync.engine.ledger import Step
@@ -38,7 +38,7 @@ _LONG_WAIT = 60.0
 class Lane:
     """One mailbox's way through the pipeline: what of it is in flight, and whether it has failed."""
 
-    def __init__(self, confirm: Callable[[Batch, Receipt], None]) -> None:
+    def __init__(self, confirm: Callable[[Step, Sequence[Email], Receipt], None]) -> None:
         self.confirm = confirm
         self.failure: SinkError | None = None
         self.in_flight = 0
@@ -90,15 +90,19 @@ class Lane:
 class Batch:
     """Emails of one mailbox that are stored together, as part of one step.
 
-    `reserved` are the bytes that they hold in the budget.
+    `reserved` are the bytes that they hold in the budget, `left` those of them that are not stored yet.
     """
 
     lane: Lane
     step: Step
     emails: tuple[Email, ...]
     reserved: int
+    left: tuple[Email, ...] = field(init=False)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     behind: list[asyncio.Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.left = self.emails
 
 
 class Pipeline:
@@ -182,40 +186,46 @@ class Pipeline:
     async def _process(self, batch: Batch) -> None:
         # A function of its own, so that a worker that waits for the next batch does not keep the last one's messages.
         try:
-            receipt = await self._put(batch)
-            if receipt is not None:
-                batch.lane.confirm(batch, receipt)
-        finally:
-            self._finish(batch)
-
-    async def _put(self, batch: Batch) -> Receipt | None:
-        """Have the batch stored, trying again while that makes sense; None when its lane has failed."""
-        backoff = Backoff(0.5, 60.0, self._jitter)
-        try:
-            return await self._put_patiently(batch, backoff)
+            await self._put_patiently(batch, Backoff(0.5, 60.0, self._jitter))
         finally:
             self._struggling.discard(batch)
+            self._finish(batch)
 
-    async def _put_patiently(self, batch: Batch, backoff: Backoff) -> Receipt | None:
-        while batch.lane.failure is None:
-            try:
-                receipt = await self._sink.put(batch.emails)
-            except SinkError as error:
-                wait = max(backoff.next(), error.retry_after or 0.0)
-                if self._gives_up(error, wait, backoff.failures):
-                    batch.lane.fail(error)
-                    return None
-                if error.scope is Scope.PROCESS:
-                    self._struggling.add(batch)
-                    self._note_trouble(error)
-                await sleep_unless(self._closing, wait, self._clock)
-                if self._closing.is_set():
-                    batch.lane.fail(error)
-            else:
-                self._struggling.discard(batch)
-                self._note_recovery()
-                return receipt
-        return None
+    async def _put_patiently(self, batch: Batch, backoff: Backoff) -> None:
+        """Have the batch stored, trying again while that makes sense and its lane has not failed."""
+        while batch.left and batch.lane.failure is None:
+            before = len(batch.left)
+            error = await self._put(batch)
+            if error is None:
+                continue
+            if len(batch.left) < before:
+                backoff.reset()
+            wait = max(backoff.next(), error.retry_after or 0.0)
+            if self._gives_up(error, wait, backoff.failures):
+                batch.lane.fail(error)
+                return
+            if error.scope is Scope.PROCESS:
+                self._struggling.add(batch)
+                self._note_trouble(error)
+            await sleep_unless(self._closing, wait, self._clock)
+            if self._closing.is_set():
+                batch.lane.fail(error)
+
+    async def _put(self, batch: Batch) -> SinkError | None:
+        """Have what is left of the batch stored, once; give what came in between, if anything did."""
+        try:
+            receipt = await self._sink.put(batch.left)
+        except SinkError as error:
+            return error
+        if receipt.failure is None:
+            self._struggling.discard(batch)
+            self._note_recovery()
+        # At once: what is stored stays stored, whatever becomes of the rest.
+        still_left = set(map(id, receipt.left))
+        stored = tuple(email for email in batch.left if id(email) not in still_left)
+        batch.left = receipt.left
+        batch.lane.confirm(batch.step, stored, receipt)
+        return receipt.failure
 
     def _gives_up(self, error: SinkError, wait: float, failures: int) -> bool:
         """Tell whether a failure is the lane's to deal with.

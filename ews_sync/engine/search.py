@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ews_sync.model import Backfill, Order
+from ews_sync.model import Backfill, Order, Recall
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 def backfill_for(
-    before: FolderCheckpoint | None, *, start: datetime | None, overlap: timedelta, remembers: bool
+    before: FolderCheckpoint | None, *, start: datetime | None, overlap: timedelta, recall: Recall
 ) -> Backfill:
     """Say what to catch up with in a folder that is marked, for the first time or again.
 
-    `start` is the configured start, `before` what is known of the folder, and `remembers` whether the sink can tell
-    what it holds. Mail that was moved into the folder while there was no position keeps its old received time: only a
-    sink that remembers lets everything be looked through again without storing it again. For others the search goes
-    on where the listing stood, or begins `overlap` before `synced_until`, because mail is delivered some time after it
-    is received.
+    `start` is the configured start, `before` what is known of the folder, and `recall` whether the sink can tell what
+    it holds. Mail that was moved into the folder while there was no position keeps its old received time: only a sink
+    that recalls everything lets the whole folder be looked through again without storing it again. For others the
+    search goes on where the listing stood, or begins `overlap` before `synced_until`, because mail is delivered some
+    time after it is received; a sink that can be asked one by one is asked about what comes from there.
     """
     if before is None or (before.synced_until is None and before.backfill is None):
         return Backfill(since=start)
-    if remembers:
+    if recall is Recall.EVERYTHING:
         return Backfill(since=start, verify=True)
     unfinished = before.backfill
     if unfinished is not None and unfinished.order is Order.RECEIVED:
@@ -36,7 +36,8 @@ def backfill_for(
     resume = before.synced_until - overlap
     if start is not None:
         resume = max(start, resume)
+    verify = recall is not Recall.NOTHING
     if unfinished is not None:
         # The items without a received time were still to come, from the very start.
-        return Backfill(since=unfinished.since, position=resume)
-    return Backfill(since=resume)
+        return Backfill(since=unfinished.since, position=resume, verify=verify)
+    return Backfill(since=resume, verify=verify)

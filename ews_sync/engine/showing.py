@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ews_sync.telemetry.status import Failure, FolderProgress, Phase
+from ews_sync.telemetry.status import Failure, FolderProgress, MailboxProgress, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from ews_sync.errors import EwsSyncError
-    from ews_sync.model import Email, Folder, MailboxCheckpoint
-    from ews_sync.telemetry.status import MailboxProgress
+    from ews_sync.model import Email, Folder, Mailbox, MailboxCheckpoint
+
+
+def progress_after(before: MailboxProgress | None, mailbox: Mailbox) -> MailboxProgress:
+    """Begin to show a mailbox; what an earlier engine of this process has counted of it goes on."""
+    progress = MailboxProgress(mailbox.address, str(mailbox.bucket))
+    if before is not None and before.bucket == progress.bucket:
+        progress.stored, progress.stored_bytes = before.stored, before.stored_bytes
+        progress.dead_letters, progress.rounds, progress.rate = before.dead_letters, before.rounds, before.rate
+        progress.newest_received, progress.last_stored_at = before.newest_received, before.last_stored_at
+        progress.last_success_at = before.last_success_at
+    return progress
 
 
 class Display:
@@ -59,17 +69,18 @@ class Display:
         progress = self.folder(folder)
         progress.total = max(total, progress.done)
 
-    def stored(self, folder: Folder, emails: Sequence[Email], refused: int, at: Moments) -> None:
-        """Show that a batch is stored, but for so many of its emails."""
+    def stored(self, folder: Folder, emails: Sequence[Email], at: Moments) -> None:
+        """Show that emails of a folder are stored."""
+        if not emails:
+            return
         progress = self.progress
-        count = len(emails) - refused
+        count = len(emails)
         progress.stored += count
         progress.stored_bytes += sum(email.mime.size for email in emails)
-        progress.dead_letters += refused
         progress.rate.add(at[1], count)
         progress.last_stored_at = at[0]
-        newest = max((email.metadata.received_at or email.timestamp for email in emails), default=None)
-        if newest is not None and (progress.newest_received is None or newest > progress.newest_received):
+        newest = max(email.metadata.received_at or email.timestamp for email in emails)
+        if progress.newest_received is None or newest > progress.newest_received:
             progress.newest_received = newest
         self.folder(folder).stored += count
 

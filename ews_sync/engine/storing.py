@@ -18,7 +18,7 @@ from ews_sync.engine.pipeline import Batch, Lane
 from ews_sync.engine.progress import digest
 from ews_sync.engine.troubles import RoundEndedError
 from ews_sync.errors import Asks, SinkError, SourceError
-from ews_sync.model import MailboxCheckpoint, StartFrom
+from ews_sync.model import MailboxCheckpoint, Recall, StartFrom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         CheckpointStore,
         Clock,
         DeadLetter,
+        Email,
         Fetched,
         Folder,
         ItemRef,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         Source,
     )
     from ews_sync.settings.values import Pace
+    from ews_sync.telemetry.status import Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class Parts:
     budget: ByteBudget
     keeper: CheckpointKeeper
     clock: Clock
+    status: Status
     pace: Pace
     fetches_at_once: int
     """How many fetches of one mailbox run at the same time; the server's own limits come on top."""
@@ -66,6 +69,14 @@ class Parts:
 
     Mail is delivered some time after it is received.
     """
+
+    @property
+    def unsure(self) -> int:
+        """How many batches behind a checkpoint of another process the sink may hold already, in any order.
+
+        Only a sink for which a repeat costs something is asked.
+        """
+        return 2 * max(1, self.pace.max_concurrent_uploads) if self.sink.recall is Recall.ONE_BY_ONE else 0
 
 
 class Storing:
@@ -228,8 +239,13 @@ class Storing:
                 await self._clock.sleep(max(backoff.next(), error.retry_after or 0.0))
             else:
                 break
+        self._tell_dead(letters)
+
+    def _tell_dead(self, letters: Sequence[DeadLetter]) -> None:
+        """Count and tell what can never be stored."""
         self._display.progress.dead_letters += len(letters)
         for letter in letters:
+            self._parts.status.note_dead_letter(letter, self._clock.now())
             self._log.warning(
                 "an email cannot be stored and was recorded as a dead letter",
                 item=letter.item_id,
@@ -239,12 +255,14 @@ class Storing:
                 reason=letter.reason,
             )
 
-    def _confirmed(self, batch: Batch, receipt: Receipt) -> None:
-        """Hear from the pipeline that a batch is stored."""
+    def _confirmed(self, step: Step, emails: Sequence[Email], receipt: Receipt) -> None:
+        """Hear from the pipeline that emails of a step are stored, but for those that the sink refused."""
         now = self._clock.now()
-        step = batch.step
-        self._display.stored(step.folder, batch.emails, len(receipt.refused), (now, self._clock.monotonic()))
-        if self._ledger.confirm(step, len(batch.emails), now, receipt.position):
+        refused = {letter.email_id for letter in receipt.refused}
+        stored = [email for email in emails if email.id not in refused]
+        self._display.stored(step.folder, stored, (now, self._clock.monotonic()))
+        self._tell_dead(receipt.refused)
+        if self._ledger.confirm(step, len(emails), now, receipt.position):
             self._keep()
 
     def _keep(self) -> None:

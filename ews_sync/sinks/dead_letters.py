@@ -41,7 +41,7 @@ class DeadLetterFile:
                 # The first look, or somebody emptied the file: what it holds is what counts. A file that is longer has
                 # what a failed attempt left, and the next append cuts it off.
                 self._load()
-            fresh = {_digest(letter.item_id, letter.code): letter for letter in letters}
+            fresh = {_digest(letter.item_id or letter.email_id, letter.code): letter for letter in letters}
             for known in self._known & fresh.keys():
                 del fresh[known]
             if fresh:
@@ -79,8 +79,8 @@ def _line(letter: DeadLetter, recorded_at: str) -> dict[str, object]:
     return {key: value for key, value in line.items() if value is not None}
 
 
-def _digest(item_id: str, code: str) -> bytes:
-    text = json.dumps([item_id, code])
+def _digest(name: str | None, code: str) -> bytes:
+    text = json.dumps([name, code])
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
@@ -88,6 +88,6 @@ def _digest_of_line(line: bytes) -> tuple[bytes, ...]:
     """Give the digest of a recorded letter; nothing for a line that somebody damaged."""
     try:
         letter = json.loads(line)
-        return (_digest(letter["id"], letter["code"]),)
+        return (_digest(letter["id"] or letter.get("message_id"), letter["code"]),)
     except (ValueError, KeyError, TypeError):
         return ()

@@ -35,6 +35,8 @@ class FileCheckpointStore:
     is not written. `threads` bounds how many files are written at a time.
     """
 
+    interval: float = 1.0
+
     def __init__(self, prefix: Path, *, threads: int = 2, disk: Disk | None = None) -> None:
         self._prefix = prefix
         self._disk = disk or Disk()

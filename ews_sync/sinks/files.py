@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ews_sync.model import Receipt
+from ews_sync.model import Recall, Receipt
 from ews_sync.sinks.durable import write_all
 from ews_sync.sinks.mailbox_directory import MailboxDirectories, mailbox_key
 from ews_sync.sinks.new_email import json_bytes, new_email
@@ -33,7 +33,7 @@ class FileSink:
     """
 
     ordered: bool = False
-    remembers: bool = True
+    recall: Recall = Recall.EVERYTHING
 
     def __init__(
         self, prefix: Path, *, threads: int = 4, disk: Disk | None = None, now: Callable[[], datetime] | None = None

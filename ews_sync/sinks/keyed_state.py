@@ -54,7 +54,7 @@ def from_keyed_state(state: Mapping[str, Any]) -> FolderState:
     try:
         mailbox = _string(state["mailbox_name"])
         folder_id = _string(state["folder_id"])
-        path = tuple(_string(name) for name in state["folder_path"])
+        path = tuple(_string(name) for name in state.get("folder_path") or ())
         synced_until = _time(state.get("synced_until"))
         last_synced_at = _time(state.get("last_synced_at"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

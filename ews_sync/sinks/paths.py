@@ -66,7 +66,12 @@ def original(parts: Sequence[str]) -> str:
 
 def data_directory(prefix: Path, mailbox: Mailbox) -> Path:
     """Give the directory in which all files of the mailbox's mail are."""
-    return prefix.joinpath("data", *_mailbox_parts(mailbox))
+    return mailbox_directory(prefix / "data", mailbox)
+
+
+def mailbox_directory(prefix: Path, mailbox: Mailbox) -> Path:
+    """Give the mailbox's own directory `<owner>/<bucket>/<mailbox>` below `prefix`."""
+    return prefix.joinpath(*_mailbox_parts(mailbox))
 
 
 def state_file(prefix: Path, mailbox: Mailbox, suffix: str) -> Path:

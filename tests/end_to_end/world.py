@@ -166,6 +166,7 @@ class World:
 
     async def rounds(self, appliance: Appliance, count: int = 2) -> None:
         """Wait until every mailbox has begun and ended that many more rounds."""
+        await self.until(lambda: appliance.status.mailboxes, "the engine")
         mailboxes = list(appliance.status.mailboxes.values())
         goals = {mailbox.address: mailbox.rounds + count + 1 for mailbox in mailboxes}
         await self.until(lambda: all(mailbox.rounds >= goals[mailbox.address] for mailbox in mailboxes), "the rounds")

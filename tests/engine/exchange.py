@@ -87,6 +87,10 @@ class TrackedMime:
         assert not self._closed
         yield self._data
 
+    def read(self, start: int, size: int) -> bytes:
+        assert not self._closed
+        return self._data[start : start + size]
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True

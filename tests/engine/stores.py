@@ -10,7 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ews_sync.model import MailboxCheckpoint, Receipt
+from ews_sync.errors import SinkError
+from ews_sync.model import MailboxCheckpoint, Recall, Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -47,13 +48,17 @@ class MemorySink:
 
     def __init__(self, disk: Disk, clock: Clock, kind: str = "files") -> None:
         self.ordered = kind == "lines"
-        self.remembers = kind == "files"
+        self.recall = {"files": Recall.EVERYTHING, "lines": Recall.NOTHING}.get(kind, Recall.ONE_BY_ONE)
         self.disk = disk
         self.alive = True
         self.latency = 0.02
         self.before: Callable[[Sequence[Email]], Awaitable[None]] | None = None
         self.before_open: Callable[[Mailbox], Awaitable[None]] | None = None
         self.puts: list[tuple[str, ...]] = []
+        self.asked: list[str] = []
+        """The ids of the emails that `holds` was asked about."""
+        self.breaks_after: int | None = None
+        """After so many emails of the next batch the sink fails; they are stored."""
         self.at_once = 0
         self.most_at_once = 0
         self._clock = clock
@@ -80,6 +85,8 @@ class MemorySink:
     async def _put(self, batch: Sequence[Email]) -> Receipt:
         if self.before is not None:
             await self.before(batch)
+        if self.breaks_after is not None:
+            return await self._put_in_part(batch)
         address = batch[0].mailbox.address
         stored = [Stored(email.id, email.metadata.folder, b"".join(email.mime.chunks())) for email in batch]
         if self.ordered and self.alive:
@@ -100,12 +107,23 @@ class MemorySink:
         self._confirmed[address] = len(self.disk.lines[address])
         return Receipt(position=str(self._confirmed[address]))
 
+    async def _put_in_part(self, batch: Sequence[Email]) -> Receipt:
+        count, self.breaks_after = self.breaks_after or 0, None
+        done, left = batch[:count], tuple(batch[count:])
+        if done:
+            await self._put(done)
+        failure = SinkError("in the middle", retry_after=5.0)
+        if not done:
+            raise failure
+        return Receipt(left=left, failure=failure)
+
     async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
         if self.alive:
             for letter in letters:
                 self.disk.letters.setdefault(letter.mailbox.address, {})[letter.item_id] = letter
 
     async def holds(self, mailbox: Mailbox, folder: Folder, refs: Sequence[ItemRef]) -> Sequence[bool]:
+        self.asked += [ref.email_id or "" for ref in refs]
         stored = self.disk.emails.get(mailbox.address, {})
         found = [stored.get(ref.email_id or "") for ref in refs]
         return [entry is not None and entry.folder == folder.path for entry in found]
@@ -122,6 +140,7 @@ class MemoryCheckpoints:
 
     def __init__(self, disk: Disk, clock: Clock) -> None:
         self.disk = disk
+        self.interval = 1.0
         self.alive = True
         self.saves = 0
         self.before: Callable[[Mailbox], Awaitable[None]] | None = None

@@ -35,6 +35,7 @@ from ews_sync.model import (
     ItemRef,
     MailboxCheckpoint,
     Order,
+    Recall,
 )
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
@@ -247,28 +248,31 @@ def test_a_draft_that_nobody_has_read_and_that_is_sent() -> None:
 OVERLAP = timedelta(minutes=10)
 
 
-@pytest.mark.parametrize("remembers", [False, True])
-def test_a_new_folder_is_read_from_the_start(remembers: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("recall", list(Recall))
+def test_a_new_folder_is_read_from_the_start(recall: Recall) -> None:
     for before in (None, a_folder()):
-        assert backfill_for(before, start=at(5), overlap=OVERLAP, remembers=remembers) == Backfill(since=at(5))
+        assert backfill_for(before, start=at(5), overlap=OVERLAP, recall=recall) == Backfill(since=at(5))
 
 
-def test_a_sink_that_remembers_lets_everything_be_looked_through() -> None:
+def test_a_sink_that_recalls_everything_lets_everything_be_looked_through() -> None:
     for before in (a_folder(synced_until=at(9)), a_folder(backfill=Backfill(position=at(9)))):
-        found = backfill_for(before, start=at(5), overlap=OVERLAP, remembers=True)
+        found = backfill_for(before, start=at(5), overlap=OVERLAP, recall=Recall.EVERYTHING)
         assert found == Backfill(since=at(5), verify=True)
 
 
-def test_a_sink_that_does_not_remember_is_searched_for_from_a_little_before() -> None:
+@pytest.mark.parametrize("recall", [Recall.NOTHING, Recall.ONE_BY_ONE])
+def test_for_other_sinks_the_search_begins_a_little_before(recall: Recall) -> None:
     def found(before: FolderCheckpoint) -> Backfill:
-        return backfill_for(before, start=at(5), overlap=OVERLAP, remembers=False)
+        return backfill_for(before, start=at(5), overlap=OVERLAP, recall=recall)
 
-    assert found(a_folder(synced_until=at(3600))) == Backfill(since=at(3000))
-    assert found(a_folder(synced_until=at(60))) == Backfill(since=at(5))
+    verify = recall is Recall.ONE_BY_ONE
+    assert found(a_folder(synced_until=at(3600))) == Backfill(since=at(3000), verify=verify)
+    assert found(a_folder(synced_until=at(60))) == Backfill(since=at(5), verify=verify)
     unfinished = Backfill(since=at(5), position=at(70), until=at(80), done=3, total=9)
     assert found(a_folder(synced_until=at(60), backfill=unfinished)) == Backfill(since=at(5), position=at(70), done=3)
     undated = Backfill(order=Order.CREATED, since=at(5))
-    assert found(a_folder(synced_until=at(3600), backfill=undated)) == Backfill(since=at(5), position=at(3000))
+    expected = Backfill(since=at(5), position=at(3000), verify=verify)
+    assert found(a_folder(synced_until=at(3600), backfill=undated)) == expected
     assert found(a_folder(backfill=undated)) == Backfill(since=at(5))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from ews_sync.engine.engine import Engine
 from ews_sync.errors import (
     AlreadyRunningError,
     Asks,
@@ -111,14 +112,75 @@ def test_a_stop_waits_for_a_slow_sink_no_longer_than_the_grace() -> None:
 def test_a_stop_saves_what_was_confirmed_last() -> None:
     async def story() -> None:
         world = World()
-        world.options = replace(world.options, checkpoint_interval=1000.0)
-        world.anew()
+        world.store.interval = 1000.0
         world.old_mail(world.exchange.folder("Inbox"), 50)
         await world.run()
-        assert not world.disk.checkpoints
+        saved = world.store.saves
+        world.mail(world.exchange.folder("Inbox"), "later")
+        await world.run()
+        assert not world.missing()
+        assert world.store.saves == saved, "it is not time yet"
         await world.restart()
         await world.run()
         assert world.source.count("fetch") == 0
+        await world.stop()
+
+    run(story())
+
+
+def test_a_sink_that_is_away_at_the_start_is_not_asked_for_every_mailbox_in_turn() -> None:
+    async def story() -> None:
+        world = two()
+        asked: list[str] = []
+
+        async def away(mailbox: Mailbox) -> None:
+            asked.append(mailbox.address)
+            if len(asked) < 4:
+                await asyncio.sleep(60)
+                raise SinkError("the platform does not answer", scope=Scope.PROCESS)
+
+        world.sink.before_open = away
+        world.start()
+        await world.run(61)
+        assert asked[:1] == ["a@x"], "the first failure is everybody's"
+        assert sorted(asked[1:3]) == ["a@x", "b@x"], "from there on each waits for itself"
+        await world.run(200)
+        assert not world.missing("a@x")
+        assert not world.missing("b@x")
+        await world.stop()
+
+    run(story())
+
+
+def test_a_token_that_is_refused_at_the_start_ends_the_engine() -> None:
+    async def story() -> None:
+        world = two()
+
+        async def refuse(_: Mailbox) -> None:
+            raise SinkError("the token is refused", asks=Asks.STOP, scope=Scope.PROCESS)
+
+        world.sink.before_open = refuse
+        with pytest.raises(SinkError, match="token"):
+            await world.run()
+
+    run(story())
+
+
+def test_an_engine_that_follows_another_in_one_process_counts_on() -> None:
+    async def story() -> None:
+        world = two()
+        await world.run()
+        await world.stop()
+        status = world.status
+        world.mailboxes = (A,)
+        world.anew()
+        world.engine = Engine(
+            world.mailboxes, world.source, world.sink, world.store, world.clock, status, world.options
+        )
+        world.mail(world.exchange.folder("Inbox"), "new")
+        await world.run()
+        assert list(status.mailboxes) == ["a@x"]
+        assert status.mailboxes["a@x"].stored == 101
         await world.stop()
 
     run(story())
@@ -446,6 +508,33 @@ def test_crashes_lose_nothing_and_repeat_little(kind: str, seed: int) -> None:
         world.anew()
         await world.run(60)
         assert world.source.count("fetch") == 0
+        await world.stop()
+
+    run(story())
+
+
+def test_after_a_crash_a_sink_that_can_be_asked_gets_nothing_twice() -> None:
+    async def story() -> None:
+        world = World(sink="platform")
+        inbox, claims = world.exchange.folder("Inbox"), world.exchange.folder("Claims")
+        world.old_mail(inbox, 1500)
+        world.old_mail(claims, 500, "claim")
+        world.store.interval = 5.0
+        world.sink.latency = 0.5
+        for number in range(8):
+            await world.run(3.3)
+            world.mail(inbox, f"new-{number}")
+            await world.crash()
+            world.store.interval = 5.0
+            world.sink.latency = 0.5
+        await world.run(100)
+        assert not world.missing()
+        assert not world.repeated()
+        asked = len(world.sink.asked)
+        world.mail(inbox, "last")
+        await world.run(100)
+        assert not world.missing()
+        assert len(world.sink.asked) <= asked + 1, "it is not asked for ever"
         await world.stop()
 
     run(story())

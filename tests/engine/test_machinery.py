@@ -131,8 +131,8 @@ class Shop:
     def lane(self) -> Lane:
         return Lane(self._confirm)
 
-    def _confirm(self, batch: Batch, _: Receipt) -> None:
-        self.confirmed += [email.id for email in batch.emails]
+    def _confirm(self, _step: Step, emails: Sequence[Email], _receipt: Receipt) -> None:
+        self.confirmed += [email.id for email in emails]
 
     def batch(self, lane: Lane, *names: str, mailbox: Mailbox = A) -> Batch:
         self.disk.lines.setdefault(mailbox.address, [])
@@ -274,6 +274,24 @@ def test_what_the_sink_asks_to_wait_is_waited() -> None:
         await lane.settled()
         assert shop.confirmed == ["a"]
         assert CLOCK.monotonic() >= 30
+        await shop.close()
+
+    run(story())
+
+
+def test_of_a_batch_that_is_stored_in_part_only_the_rest_is_tried_again() -> None:
+    async def story() -> None:
+        shop = Shop()
+        lane = shop.lane()
+        shop.sink.breaks_after = 3
+        await shop.pipeline.submit(shop.batch(lane, "a", "b", "c", "d", "e"))
+        await until_idle()
+        await CLOCK.sleep(1)
+        assert shop.confirmed == ["a", "b", "c"], "at once, whatever becomes of the rest"
+        await lane.settled()
+        assert shop.confirmed == ["a", "b", "c", "d", "e"]
+        assert shop.sink.puts == [("a", "b", "c"), ("d", "e")]
+        assert CLOCK.monotonic() >= 5, "what the sink asked to wait is waited"
         await shop.close()
 
     run(story())
@@ -481,7 +499,7 @@ class Desk:
     def __init__(self) -> None:
         self.disk = Disk()
         self.store = MemoryCheckpoints(self.disk, CLOCK)
-        self.keeper = CheckpointKeeper(self.store, CLOCK, 1.0)
+        self.keeper = CheckpointKeeper(self.store, CLOCK)
         self.task = asyncio.get_running_loop().create_task(self.keeper.run())
 
     async def close(self) -> None:
@@ -491,6 +509,25 @@ class Desk:
 
 def position(text: str) -> MailboxCheckpoint:
     return MailboxCheckpoint(sink_position=text)
+
+
+def test_the_last_flush_does_not_wait_for_a_store_that_hangs() -> None:
+    async def story() -> None:
+        desk = Desk()
+
+        async def hang(_: Mailbox) -> None:
+            await asyncio.sleep(1000)
+
+        desk.store.before = hang
+        desk.keeper.moved(A, position("1"))
+        assert not await desk.keeper.last_flush(4.0)
+        assert CLOCK.monotonic() < 5
+        desk.store.before = None
+        assert await desk.keeper.last_flush(4.0)
+        assert desk.disk.checkpoints[A.address] == position("1")
+        await desk.close()
+
+    run(story())
 
 
 def test_checkpoints_are_saved_once_in_a_while_and_the_last_one_wins() -> None:

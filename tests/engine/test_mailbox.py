@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ews_sync.errors import ConnectionFailedError, FolderGoneError, ProtocolError, SourceError
-from ews_sync.model import ChangeKind, FolderStatus, StartFrom
+from ews_sync.model import ChangeKind, FolderCheckpoint, FolderStatus, MailboxCheckpoint, StartFrom
 from ews_sync.settings.values import Pace
 from ews_sync.telemetry.status import Phase
 from tests.engine.exchange import Item
@@ -368,9 +368,10 @@ def test_a_cursor_forgotten_in_the_middle_of_a_backfill_with_a_sink_that_remembe
     run(story())
 
 
-def test_a_forgotten_cursor_with_a_sink_that_does_not_remember() -> None:
+@pytest.mark.parametrize("sink", ["platform", "lines"])
+def test_a_forgotten_cursor_with_a_sink_that_does_not_recall_everything(sink: str) -> None:
     async def story() -> None:
-        world = World(sink="platform")
+        world = World(sink=sink)
         inbox = world.exchange.folder("Inbox")
         world.old_mail(inbox, 100, apart=60.0)
         last = LONG_AGO + timedelta(minutes=99)
@@ -382,7 +383,38 @@ def test_a_forgotten_cursor_with_a_sink_that_does_not_remember() -> None:
         world.anew()
         await world.run()
         assert not world.missing()
-        assert set(world.repeated()) == {f"old-{number}" for number in range(89, 100)}, "the overlap"
+        overlap = {f"old-{number}" for number in range(89, 100)}
+        # A sink that can be asked is asked about the overlap, and about no more than that.
+        assert set(world.repeated()) == (set() if sink == "platform" else overlap)
+        assert set(world.sink.asked) == (overlap | {"delivered late", "new"} if sink == "platform" else set())
+        await world.stop()
+
+    run(story())
+
+
+def test_a_platform_that_keeps_no_cursors_is_gone_on_with_from_synced_until() -> None:
+    async def story() -> None:
+        world = World(pace=replace(SLOW, reinfer_batch_size=10), sink="platform")
+        inbox, claims = world.exchange.folder("Inbox"), world.exchange.folder("Claims")
+        world.old_mail(inbox, 60)
+        world.old_mail(claims, 1000, "claim")
+        await world.run(20)
+        for number in range(3):
+            world.mail(inbox, f"new-{number}")
+        await world.run(20)
+        await world.stop()
+        assert world.progress().done < world.progress().total, "in the middle of a backfill"
+        for address, checkpoint in world.disk.checkpoints.items():
+            folders = {
+                key: FolderCheckpoint(key, folder.folder_path, synced_until=folder.synced_until)
+                for key, folder in checkpoint.folders.items()
+            }
+            world.disk.checkpoints[address] = MailboxCheckpoint(folders)
+        world.mail(inbox, "meanwhile")
+        world.anew()
+        await world.run(300)
+        assert not world.missing()
+        assert not world.repeated()
         await world.stop()
 
     run(story())
@@ -778,7 +810,6 @@ def test_phases_are_shown() -> None:
         assert world.progress().newest_received is not None
         assert world.status.ready
         await world.stop()
-        assert not world.status.ready
 
     run(story())
 

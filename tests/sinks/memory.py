@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ews_sync.errors import AlreadyRunningError
-from ews_sync.model import Receipt
+from ews_sync.model import Recall, Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ class MemorySink:
     """A `Sink` that stores in a `MemoryStorage`, which outlives it."""
 
     ordered: bool = False
-    remembers: bool = True
+    recall: Recall = Recall.EVERYTHING
 
     def __init__(self, storage: MemoryStorage) -> None:
         self.storage = storage

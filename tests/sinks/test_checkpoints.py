@@ -119,7 +119,7 @@ def test_a_cursor_that_the_server_forgot_is_no_damage() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"folder_id": 7}, {"folder_path": None}, {"synced_until": "x"}, {"mailbox_name": None}]
+    "change", [{"folder_id": 7}, {"folder_path": 7}, {"synced_until": "x"}, {"mailbox_name": None}]
 )
 def test_a_state_without_its_folder_is_an_error(change: dict[str, object]) -> None:
     with pytest.raises(CheckpointError):

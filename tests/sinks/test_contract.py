@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ews_sync.model import Bucket, Recall
 from ews_sync.sinks.files import FileSink
 from ews_sync.sinks.jsonl import JsonlSink
 from ews_sync.sinks.paths import data_directory
-from tests.sinks.contract import SinkContract, Stored
+from tests.sinks.contract import HOSTILE, SinkContract, Stored
 from tests.sinks.memory import MemorySink, MemoryStorage
 
 if TYPE_CHECKING:
@@ -21,10 +22,16 @@ if TYPE_CHECKING:
 
 class FileHarness:
     replaces = True
-    tells = True
+    recall = Recall.EVERYTHING
+    locks = True
+    tells_apart = True
+    names: Sequence[str] = HOSTILE
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
+
+    def bucket(self, name: str) -> Bucket:
+        return Bucket(name, name)
 
     def sink(self) -> FileSink:
         return FileSink(self.prefix)
@@ -48,7 +55,9 @@ class FileHarness:
 
 class JsonlHarness(FileHarness):
     replaces = False
-    tells = False
+    recall = Recall.NOTHING
+    # What is no Unicode cannot stand in a line as it is.
+    names: Sequence[str] = tuple(name for name in HOSTILE if "\ud800" not in name)
 
     def sink(self) -> JsonlSink:  # type: ignore[override]
         return JsonlSink(self.prefix)
@@ -65,10 +74,16 @@ class JsonlHarness(FileHarness):
 
 class MemoryHarness:
     replaces = True
-    tells = True
+    recall = Recall.EVERYTHING
+    locks = True
+    tells_apart = True
+    names: Sequence[str] = HOSTILE
 
     def __init__(self) -> None:
         self.storage = MemoryStorage()
+
+    def bucket(self, name: str) -> Bucket:
+        return Bucket(name, name)
 
     def sink(self) -> MemorySink:
         return MemorySink(self.storage)

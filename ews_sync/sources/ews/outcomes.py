@@ -107,6 +107,7 @@ def judged(mailbox: Mailbox, folder: Folder, ref: ItemRef, item: ItemRecord) -> 
             is_read=item.is_read,
         ),
         attachments=item.attachments,
+        item_id=ref.id,
     )
     return Fetched(ref, email=email)
 

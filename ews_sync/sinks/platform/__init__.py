@@ -1,0 +1,1 @@
+"""The platform as a sink: its HTTP interface, uploads into buckets, and checkpoints as keyed sync states."""
