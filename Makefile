@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Tests run in parallel on as many processors as there are.
 PYTEST_FLAGS ?= -n auto -q
 
-.PHONY: run test lint types check lock clean help
+.PHONY: run test bench lint types check lock clean help
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ run: $(STAMP) ## Run the appliance against a simulated Exchange, until Ctrl-C; m
 
 test: $(STAMP) ## Run all tests
 	$(BIN)/pytest $(PYTEST_FLAGS)
+
+bench: $(STAMP) ## Measure, which takes some minutes; figures compare within one run only
+	$(BIN)/python -m benchmarks.platform
 
 lint: $(STAMP) ## Check style
 	$(BIN)/ruff check .
