@@ -43,7 +43,7 @@ class EngineOptions:
 
     pace: Pace = field(default_factory=Pace)
     fetches_at_once: int = 4
-    memory_for_mail: int = 8 * 1024 * 1024
+    memory_for_mail: int = 6 * 1024 * 1024
     overlap: timedelta = timedelta(minutes=10)
     grace: float = 25.0
     jitter: Callable[[], float] = random.random
