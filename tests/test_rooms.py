@@ -30,15 +30,15 @@ FOREIGN = {
     "errors": frozenset[str](),
     "model": frozenset[str](),
     "clock": frozenset[str](),
-    "web": frozenset({"httpx", "certifi"}),
+    "web": frozenset({"httpx", "certifi", "cryptography"}),
     "settings": frozenset({"pydantic", "pydantic_core", "pydantic_settings", "annotated_types"}),
     "telemetry": frozenset({"structlog", "pydantic"}),
-    "sources.auth": frozenset({"httpx", "structlog"}),
+    "sources.auth": frozenset({"httpx", "structlog", "spnego", "msal", "cryptography", "pydantic"}),
     "sources.ews": frozenset({"httpx", "lxml", "structlog"}),
     "sinks": frozenset({"structlog", "httpx", "pydantic"}),
     "engine": frozenset({"structlog"}),
     "server": frozenset({"aiohttp"}),
-    "simulator": frozenset({"aiohttp", "lxml"}),
+    "simulator": frozenset({"aiohttp", "lxml", "cryptography"}),
 }
 """The third-party packages that a room may use: foreign exceptions stop where these are."""
 

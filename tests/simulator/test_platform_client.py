@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 CLI = os.environ.get("REINFER_CLI") or shutil.which("re")
 
-pytestmark = pytest.mark.skipif(CLI is None, reason="the platform's client is not here: cargo install reinfer-cli")
+pytestmark = [
+    pytest.mark.platform_client,
+    pytest.mark.skipif(CLI is None, reason="the platform's client is not here: cargo install reinfer-cli"),
+]
 
 
 class Cli:

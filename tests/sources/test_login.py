@@ -143,6 +143,8 @@ async def test_a_certificate_that_nobody_vouches_for(server_tls: ssl.SSLContext)
         assert isinstance(error, ConnectionFailedError)
         assert (error.code, error.asks) == ("CERTIFICATE_VERIFY_FAILED", Asks.STOP)
         assert "self-signed certificate" in error.summary
+        assert "it presents CN=" in error.summary
+        assert "for 127.0.0.1, signed by itself, valid until 20" in error.summary
         assert "ews_ssl_ca_bundle" in error.hint
         assert len(peer.log) == 0
 

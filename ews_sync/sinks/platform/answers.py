@@ -96,12 +96,16 @@ def read_config(doing: str, response: httpx.Response, body: bytes, now: datetime
     raise PlatformError(f"{doing}: the platform's answer has no config in it", code=f"HTTP {response.status_code}")
 
 
-def connection_error(doing: str, error: Exception, url: httpx.URL) -> PlatformError:
-    """Make the error for a request that met a failure below HTTP."""
+def connection_error(doing: str, error: Exception, url: httpx.URL, presented: str = "") -> PlatformError:
+    """Make the error for a request that met a failure below HTTP.
+
+    `presented` says in words which certificate the server has, where that is what failed and it is known.
+    """
     certificate = certificate_failure(error)
     if certificate is not None:
+        why = "; ".join(filter(None, (certificate.reason, presented)))
         return PlatformError(
-            f"{doing}: the certificate of {place(url)} could not be verified: {certificate.reason}",
+            f"{doing}: the certificate of {place(url)} could not be verified: {why}",
             asks=Asks.STOP,
             code="CERTIFICATE_VERIFY_FAILED",
             hint=_certificate_hint(certificate),

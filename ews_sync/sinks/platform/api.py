@@ -26,6 +26,7 @@ from ews_sync.sinks.platform.answers import (
     read_answer,
     read_config,
 )
+from ews_sync.web.certificates import presented_certificate
 from ews_sync.web.tls import system_context
 
 if TYPE_CHECKING:
@@ -197,7 +198,8 @@ class PlatformApi:
                     await response.aclose()
         # RuntimeError is what httpx has for a closed client, and uvloop for a transport that closes underneath it.
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError, UnicodeError) as error:
-            raise connection_error(doing, error, url) from error
+            presented = await presented_certificate(error, url)
+            raise connection_error(doing, error, url, presented) from error
 
 
 def whole(body: bytes) -> Upload:

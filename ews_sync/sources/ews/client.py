@@ -23,6 +23,7 @@ from ews_sync.sources.ews.connections import Connections
 from ews_sync.sources.ews.contact import FirstContact
 from ews_sync.sources.ews.throttle import Gate
 from ews_sync.sources.ews.trouble import connection_error, status_error
+from ews_sync.web.certificates import presented_certificate
 from ews_sync.web.failures import content_type, retry_after
 
 if TYPE_CHECKING:
@@ -191,12 +192,16 @@ class Client:
                 raise ConnectionFailedError(
                     f"{call.doing}: the server's answer did not end within {_DEADLINE:.0f} s", request_id=request_id
                 ) from error
-            raise connection_error(call.doing, error, self._url, request_id) from error
+            raise await self._broken(call, error, request_id) from error
         else:
             return answer
         finally:
             if not done:
                 reader.discard()
+
+    async def _broken(self, call: Call, error: Exception, request_id: str) -> ConnectionFailedError:
+        presented = await presented_certificate(error, self._url)
+        return connection_error(call.doing, error, self._url, request_id, presented)
 
     async def _respond(self, call: Call, request_id: str) -> httpx.Response:
         """Send, and give the response as soon as its headers are there."""
@@ -207,7 +212,7 @@ class Client:
             try:
                 response = await self._connections.send(request)
             except httpx.HTTPError as error:
-                raise connection_error(call.doing, error, self._url, request_id) from error
+                raise await self._broken(call, error, request_id) from error
             if response.status_code in {200, 500}:
                 self._contact.taken()
             if response.status_code != 401:

@@ -43,12 +43,18 @@ _EWS_FORBIDDEN = (
 _EXCHANGE_ONLINE = ("office365.com", "office365.us", "outlook.com", "outlook.cn")
 
 
-def connection_error(doing: str, error: Exception, url: httpx.URL, request_id: str) -> ConnectionFailedError:
-    """Make the error for a request to `url` that met a failure below HTTP."""
+def connection_error(
+    doing: str, error: Exception, url: httpx.URL, request_id: str, presented: str = ""
+) -> ConnectionFailedError:
+    """Make the error for a request to `url` that met a failure below HTTP.
+
+    `presented` says in words which certificate the server has, where that is what failed and it is known.
+    """
     certificate = certificate_failure(error)
     if certificate is not None:
+        why = "; ".join(filter(None, (certificate.reason, presented)))
         return ConnectionFailedError(
-            f"{doing}: the certificate of {place(url)} could not be verified: {certificate.reason}",
+            f"{doing}: the certificate of {place(url)} could not be verified: {why}",
             asks=Asks.STOP,
             hint=_certificate_hint(certificate),
             code="CERTIFICATE_VERIFY_FAILED",
