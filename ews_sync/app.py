@@ -32,7 +32,7 @@ from ews_sync.telemetry.status import Failure, ShardNote, Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from ews_sync.model import Clock
+    from ews_sync.model import Bucket, Clock
     from ews_sync.remote_config import LoadConfig, ReadConfig
     from ews_sync.settings.values import RunOptions, Settings
 
@@ -120,6 +120,7 @@ class Appliance:
         self.listening = asyncio.Event()
         """Set once the HTTP server answers."""
         self._engine: Engine | None = None
+        self._begun: set[tuple[Bucket, str]] = set()
         self._log = structlog.get_logger("ews_sync.app")
         self.status = Status(
             __version__,
@@ -300,9 +301,8 @@ class Appliance:
             sink, store = open_sink(settings, self._clock, self._warn)
             stack.push_async_callback(sink.aclose)
             stack.push_async_callback(store.aclose)
-            self._engine = Engine(
-                own_mailboxes(settings), source, sink, store, self._clock, self.status, engine_options(settings)
-            )
+            options = engine_options(settings, self._begun)
+            self._engine = Engine(own_mailboxes(settings), source, sink, store, self._clock, self.status, options)
             if self._wake.is_set():
                 return
             await self._engine.run()

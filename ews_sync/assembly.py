@@ -24,7 +24,7 @@ from ews_sync.sources.ews.spool import SpoolWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ews_sync.model import CheckpointStore, Clock, Mailbox, Sink
+    from ews_sync.model import Bucket, CheckpointStore, Clock, Mailbox, Sink
     from ews_sync.settings.values import Settings
 
 NO_VERIFICATION = (
@@ -89,9 +89,9 @@ def _open_platform(
     directory = settings.dead_letter_dir
     letters = None if directory is None else DeadLetterDirectory(directory)
     sink = PlatformSink(api, buckets, clock, letters=letters)
-    return sink, PlatformCheckpointStore(api, buckets, own_mailboxes(settings), warn)
+    return sink, PlatformCheckpointStore(api, buckets, own_mailboxes(settings), clock, warn)
 
 
-def engine_options(settings: Settings) -> EngineOptions:
-    """Give the engine what of the settings is its own."""
-    return EngineOptions(pace=settings.pace)
+def engine_options(settings: Settings, begun: set[tuple[Bucket, str]]) -> EngineOptions:
+    """Give the engine what of the settings is its own, and what engines before it in this process have `begun`."""
+    return EngineOptions(pace=settings.pace, begun=begun)

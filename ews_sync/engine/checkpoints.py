@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
-from ews_sync.engine.backoff import TELL_EVERY
-from ews_sync.errors import SinkError
+from ews_sync.engine.backoff import TELL_EVERY, Backoff
+from ews_sync.errors import Asks, Scope, SinkError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from ews_sync.model import CheckpointStore, Clock, Mailbox, MailboxCheckpoint
+    from ews_sync.telemetry.status import Status
 
 _AT_ONCE = 8
 _GATHERING = 1.0
@@ -22,17 +27,22 @@ _GATHERING = 1.0
 class CheckpointKeeper:
     """Saves the checkpoints that moved, at most every `store.interval` seconds, and at the end all that are left.
 
-    What cannot be saved stays due and is tried again: the mail itself is stored, so nothing is lost but time.
+    What cannot be saved stays due and is tried again after a while: the mail itself is stored, so nothing is lost but
+    time. `status` shows it meanwhile.
     """
 
-    def __init__(self, store: CheckpointStore, clock: Clock) -> None:
+    def __init__(
+        self, store: CheckpointStore, clock: Clock, status: Status, jitter: Callable[[], float] = random.random
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._status = status
+        self._jitter = jitter
         self._due: dict[str, tuple[Mailbox, MailboxCheckpoint]] = {}
         self._wake = asyncio.Event()
         self._saving = asyncio.Lock()
-        self._told_at: dict[str, float] = {}
-        """When it was last said that a mailbox's checkpoint cannot be saved (monotonic seconds)."""
+        self._troubles: dict[str, _Trouble] = {}
+        self._warning = ""
         self._log = structlog.get_logger("ews_sync.checkpoint")
 
     def moved(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> None:
@@ -40,8 +50,12 @@ class CheckpointKeeper:
         self._due[mailbox.address] = (mailbox, checkpoint)
         self._wake.set()
 
+    def forget(self, mailbox: Mailbox) -> None:
+        """Have a checkpoint not saved that is due: it no longer holds."""
+        self._due.pop(mailbox.address, None)
+
     async def run(self) -> None:
-        """Save what is due, until cancelled."""
+        """Save what is due, until cancelled. Raises what asks for the whole process to stop."""
         while True:
             await self._wake.wait()
             # Soon after the first move, since a crash before that would repeat everything; then once in a while.
@@ -50,39 +64,91 @@ class CheckpointKeeper:
             await self._clock.sleep(max(0.0, self._store.interval - _GATHERING))
 
     async def flush(self) -> bool:
-        """Save everything that is due now; tell whether all of it could be."""
+        """Save everything that is due now, but for what failed a moment ago; tell whether all of it could be.
+
+        Raises what asks for the whole process to stop.
+        """
+        now = self._clock.monotonic()
+        return await self._save_all([key for key in self._due if not self._rests(key, now)])
+
+    async def last_flush(self, within: float) -> bool:
+        """Save everything that is due, in at most so many seconds; tell whether all of it could be."""
+        with contextlib.suppress(TimeoutError, SinkError):
+            async with asyncio.timeout(within):
+                return await self._save_all(list(self._due))
+        return False
+
+    def _rests(self, key: str, now: float) -> bool:
+        trouble = self._troubles.get(key)
+        return trouble is not None and now < trouble.until
+
+    async def _save_all(self, keys: Sequence[str]) -> bool:
         async with self._saving:
             self._wake.clear()
-            due = list(self._due.values())
+            due = [self._due[key] for key in keys if key in self._due]
             results: list[bool] = []
             for start in range(0, len(due), _AT_ONCE):
                 results += await asyncio.gather(*(self._save(*entry) for entry in due[start : start + _AT_ONCE]))
             if self._due:
                 self._wake.set()
-            return all(results)
-
-    async def last_flush(self, within: float) -> bool:
-        """Save everything that is due, in at most so many seconds; tell whether all of it could be."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                return await self.flush()
-        return False
+            self._show()
+            return all(results) and not self._troubles
 
     async def _save(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> bool:
         try:
             await self._store.save(mailbox, checkpoint)
         except SinkError as error:
-            now = self._clock.monotonic()
-            if now - self._told_at.get(mailbox.address, -TELL_EVERY) >= TELL_EVERY:
-                self._told_at[mailbox.address] = now
-                self._log.error(
-                    "a checkpoint cannot be saved; trying again", mailbox=mailbox.address, problem=str(error)
-                )
+            self._failed(mailbox, error)
+            if error.scope is Scope.PROCESS and error.asks is Asks.STOP:
+                raise
             return False
         # Another one may have become due meanwhile. Identity, because comparing large checkpoints costs more than
         # saving one once too often.
-        if self._due[mailbox.address][1] is checkpoint:
+        due = self._due.get(mailbox.address)
+        if due is not None and due[1] is checkpoint:
             del self._due[mailbox.address]
-        if self._told_at.pop(mailbox.address, None) is not None:
+        if self._troubles.pop(mailbox.address, None) is not None:
             self._log.info("the checkpoint is saved again", mailbox=mailbox.address)
         return True
+
+    def _failed(self, mailbox: Mailbox, error: SinkError) -> None:
+        now = self._clock.monotonic()
+        trouble = self._troubles.setdefault(
+            mailbox.address, _Trouble(Backoff(self._store.interval, 300.0, self._jitter))
+        )
+        trouble.problem = error.summary
+        trouble.until = now + max(trouble.backoff.next(), error.retry_after or 0.0)
+        if now - trouble.told_at >= TELL_EVERY:
+            trouble.told_at = now
+            self._log.error(
+                "a checkpoint cannot be saved; trying again",
+                mailbox=mailbox.address,
+                problem=error.summary,
+                hint=error.hint,
+            )
+
+    def _show(self) -> None:
+        """Show on /status what is not saved, in one line however many mailboxes it is."""
+        failing = [address for address, trouble in self._troubles.items() if trouble.backoff.failures > 1]
+        warning = ""
+        if failing:
+            others = f" and {len(failing) - 1} more" if len(failing) > 1 else ""
+            warning = (
+                f"the checkpoint of {failing[0]}{others} cannot be saved, so after a restart some mail would be stored "
+                f"again: {self._troubles[failing[0]].problem}"
+            )
+        if warning != self._warning:
+            self._status.settle(self._warning)
+            if warning:
+                self._status.warn(warning)
+            self._warning = warning
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """Why a mailbox's checkpoint is not saved, when it is tried again, and when it was last said (monotonic)."""
+
+    backoff: Backoff
+    problem: str = ""
+    until: float = 0.0
+    told_at: float = float("-inf")

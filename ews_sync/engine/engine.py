@@ -23,7 +23,7 @@ from ews_sync.telemetry.status import Failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ews_sync.model import CheckpointStore, Clock, Mailbox, Sink, Source
+    from ews_sync.model import Bucket, CheckpointStore, Clock, Mailbox, Sink, Source
     from ews_sync.telemetry.status import Status
 
 _STAGGER = 0.05
@@ -47,6 +47,8 @@ class EngineOptions:
     overlap: timedelta = timedelta(minutes=10)
     grace: float = 25.0
     jitter: Callable[[], float] = random.random
+    begun: set[tuple[Bucket, str]] = field(default_factory=set)
+    """The mailboxes that this process has begun with; engines that follow each other share it."""
 
 
 class Engine:
@@ -69,7 +71,7 @@ class Engine:
         self._pipeline = Pipeline(
             sink, budget, clock, status, workers=options.pace.max_concurrent_uploads, jitter=options.jitter
         )
-        self._keeper = CheckpointKeeper(store, clock)
+        self._keeper = CheckpointKeeper(store, clock, status, options.jitter)
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("ews_sync.engine")
         parts = Parts(
@@ -84,6 +86,7 @@ class Engine:
             pace=options.pace,
             fetches_at_once=options.fetches_at_once,
             jitter=options.jitter,
+            begun=options.begun,
             overlap=options.overlap,
         )
         # Another engine may have run before this one in the same process: what it has counted goes on.
@@ -99,7 +102,8 @@ class Engine:
 
     async def run(self) -> None:
         """Keep all mailboxes in step until `stop`. Raises the error that asks for the whole process to stop."""
-        await self._open_all()
+        if not await self._opened():
+            return
         helpers = [
             asyncio.create_task(self._pipeline.run(), name="pipeline"),
             asyncio.create_task(self._keeper.run(), name="checkpoints"),
@@ -115,6 +119,18 @@ class Engine:
             await self._wind_up(helpers, [*syncs, stopping])
         for task in done:
             task.result()
+
+    async def _opened(self) -> bool:
+        """Make the mailboxes ready; False when it is to stop meanwhile."""
+        opening = asyncio.create_task(self._open_all(), name="open")
+        stopping = asyncio.create_task(self._stopping.wait(), name="stop")
+        try:
+            await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                opening.result()
+            return opening.done()
+        finally:
+            await _cancelled([opening, stopping])
 
     async def _open_all(self) -> None:
         """Make every mailbox ready; whoever else keeps one of them in the same place is a reason not to start.

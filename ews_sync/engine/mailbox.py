@@ -23,7 +23,7 @@ from ews_sync.engine.storing import Storing
 from ews_sync.engine.tasks import all_of
 from ews_sync.engine.troubles import FolderTroubles, RoundEndedError
 from ews_sync.engine.watch import FolderWatch
-from ews_sync.errors import Asks, DefectError, EwsSyncError, FolderGoneError, Scope, SourceError
+from ews_sync.errors import Asks, DefectError, EwsSyncError, FolderGoneError, Scope, SinkError, SourceError
 from ews_sync.model import Order, Recall
 from ews_sync.telemetry.status import Phase
 
@@ -121,12 +121,14 @@ class MailboxSync:
         try:
             await self._guarded_round()
         except (EwsSyncError, RoundEndedError) as ended:
+            error = ended.error if isinstance(ended, RoundEndedError) else ended
+            if isinstance(error, SinkError) and error.asks is Asks.RESYNC:
+                return await self._begin_anew(error)
             await self._storing.start_over()
             for reading in self._readings.values():
                 # Its feed may have been read to the end and then not been stored, and so may its listing.
                 reading.watch.forget()
                 reading.listed = False
-            error = ended.error if isinstance(ended, RoundEndedError) else ended
             if error is None:
                 return 0.0
             if error.scope is Scope.PROCESS and error.asks is Asks.STOP:
@@ -137,6 +139,13 @@ class MailboxSync:
             self._log.info("mailbox is well again")
         self._tell(self.progress.stored - stored_before)
         return self._parts.pace.poll_frequency
+
+    async def _begin_anew(self, error: SinkError) -> float:
+        """Go on from what the sink knows, because it is no longer the one that it was."""
+        self._log.warning(error.summary)
+        await self._storing.start_over(reload=True)
+        self._readings.clear()
+        return 0.0
 
     def _tell(self, stored: int) -> None:
         """Log what a round brought, and once that there is nothing left to catch up with."""

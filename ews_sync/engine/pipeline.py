@@ -206,7 +206,7 @@ class Pipeline:
                 return
             if error.scope is Scope.PROCESS:
                 self._struggling.add(batch)
-                self._note_trouble(error)
+                self._note_trouble(error, wait)
             await sleep_unless(self._closing, wait, self._clock)
             if self._closing.is_set():
                 batch.lane.fail(error)
@@ -237,12 +237,17 @@ class Pipeline:
             return True
         return error.scope is not Scope.PROCESS and (failures >= _TRIES or wait > _LONG_WAIT)
 
-    def _note_trouble(self, error: SinkError) -> None:
+    def _note_trouble(self, error: SinkError, wait: float) -> None:
         before = self._status.sink_failure
         now = self._clock.monotonic()
         if before is None or before.reason != error.summary or now - self._told_at >= TELL_EVERY:
             self._told_at = now
-            self._log.error("mail cannot be stored; trying again until it can", problem=error.summary, hint=error.hint)
+            self._log.error(
+                "mail cannot be stored; trying again until it can",
+                problem=error.summary,
+                hint=error.hint,
+                wait=round(wait, 1),
+            )
         self._status.sink_failure = Failure.of(error, before.since if before is not None else self._clock.now())
 
     def _note_recovery(self) -> None:

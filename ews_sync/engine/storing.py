@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ews_sync.engine.progress import Effect
     from ews_sync.engine.showing import Display
     from ews_sync.model import (
+        Bucket,
         CheckpointStore,
         Clock,
         DeadLetter,
@@ -64,6 +65,8 @@ class Parts:
     """How many fetches of one mailbox run at the same time; the server's own limits come on top."""
     jitter: Callable[[], float]
     """Gives numbers from 0 to 1 at random."""
+    begun: set[tuple[Bucket, str]]
+    """The mailboxes that this process has begun with: to start from the config is for its start, and not for later."""
     overlap: timedelta
     """How far behind `synced_until` a search for what is missing begins.
 
@@ -127,8 +130,10 @@ class Storing:
         """
         if self._must_load:
             checkpoint = await self._parts.store.load(self._mailbox)
-            if self._mailbox.start_from is StartFrom.CONFIG:
+            key = (self._mailbox.bucket, self._mailbox.address)
+            if self._mailbox.start_from is StartFrom.CONFIG and key not in self._parts.begun:
                 checkpoint = MailboxCheckpoint(sink_position=checkpoint.sink_position)
+            self._parts.begun.add(key)
             self._ledger = Ledger(checkpoint)
             self._must_load = False
         if self._must_open:
@@ -165,14 +170,20 @@ class Storing:
         await self._lane.settled()
         self._raise_failure()
 
-    async def start_over(self) -> None:
-        """Give up what was begun and is not confirmed, once what is on its way has arrived."""
+    async def start_over(self, *, reload: bool = False) -> None:
+        """Give up what was begun and is not confirmed, once what is on its way has arrived.
+
+        With `reload` also what is confirmed: what the store says then is what counts.
+        """
         await self._window.cancel()
         await self._lane.settled()
         self._ledger.abandon()
         self._lane.forgive()
         # An ordered sink may hold more than the checkpoint knows: have it cut back before anything is put again.
-        self._must_open = self._must_open or self._parts.sink.ordered
+        self._must_open = self._must_open or self._parts.sink.ordered or reload
+        if reload:
+            self._must_load = True
+            self._parts.keeper.forget(self._mailbox)
 
     async def stop_fetching(self) -> None:
         """Give up what is being fetched."""

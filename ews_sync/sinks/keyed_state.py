@@ -54,7 +54,7 @@ def from_keyed_state(state: Mapping[str, Any]) -> FolderState:
     try:
         mailbox = _string(state["mailbox_name"])
         folder_id = _string(state["folder_id"])
-        path = tuple(_string(name) for name in state.get("folder_path") or ())
+        path = _path(state.get("folder_path"))
         synced_until = _time(state.get("synced_until"))
         last_synced_at = _time(state.get("last_synced_at"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -136,6 +136,14 @@ def _text(time: datetime | None) -> str | None:
 
 def _time(text: object) -> datetime | None:
     return None if text is None else utc_time(_string(text))
+
+
+def _path(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise TypeError("a list is expected")
+    return tuple(_string(name) for name in value)
 
 
 def _string(value: object) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ews_sync.engine.engine import Engine
 from ews_sync.errors import (
     AlreadyRunningError,
     Asks,
@@ -166,6 +165,52 @@ def test_a_token_that_is_refused_at_the_start_ends_the_engine() -> None:
     run(story())
 
 
+def test_a_stop_does_not_wait_for_a_sink_that_cannot_be_opened() -> None:
+    async def story() -> None:
+        world = two()
+
+        async def hang(_: Mailbox) -> None:
+            await asyncio.sleep(1000)
+
+        world.sink.before_open = hang
+        await world.run(5)
+        before = world.clock.monotonic()
+        await world.stop()
+        assert world.clock.monotonic() - before < 1
+
+    run(story())
+
+
+def test_a_sink_that_is_another_one_is_begun_with_anew() -> None:
+    """A bucket was deleted and made again: what the new one knows is what counts."""
+
+    async def story() -> None:
+        world = World(sink="platform")
+        inbox = world.exchange.folder("Inbox")
+        world.old_mail(inbox, 50)
+        await world.run()
+        assert not world.missing()
+        world.disk.emails.clear()
+        world.disk.checkpoints.clear()
+        anew = True
+
+        async def another(_: Sequence[Email]) -> None:
+            nonlocal anew
+            if anew:
+                anew = False
+                raise SinkError("the bucket was made anew", asks=Asks.RESYNC)
+
+        world.sink.before = another
+        world.mail(inbox, "new")
+        await world.run(60)
+        assert not world.missing()
+        assert len(world.stored()) == 51
+        await world.stop()
+        assert set(world.repeated()) == {f"old-{number}" for number in range(50)}
+
+    run(story())
+
+
 def test_an_engine_that_follows_another_in_one_process_counts_on() -> None:
     async def story() -> None:
         world = two()
@@ -173,10 +218,7 @@ def test_an_engine_that_follows_another_in_one_process_counts_on() -> None:
         await world.stop()
         status = world.status
         world.mailboxes = (A,)
-        world.anew()
-        world.engine = Engine(
-            world.mailboxes, world.source, world.sink, world.store, world.clock, status, world.options
-        )
+        world.another_engine()
         world.mail(world.exchange.folder("Inbox"), "new")
         await world.run()
         assert list(status.mailboxes) == ["a@x"]

@@ -17,7 +17,7 @@ from ews_sync.engine.fetching import FetchOrder, FetchWindow, batches, reserved_
 from ews_sync.engine.ledger import Step
 from ews_sync.engine.pipeline import Batch, Lane, Pipeline
 from ews_sync.engine.tasks import all_of
-from ews_sync.errors import Asks, SinkError, SourceError, StorageError
+from ews_sync.errors import Asks, Scope, SinkError, SourceError, StorageError
 from ews_sync.model import Email, Fetched, Folder, ItemRef, MailboxCheckpoint, Metadata
 from ews_sync.telemetry.status import RATE_WINDOW, Rate, Status
 from tests.engine.exchange import OpenMail, TrackedMime
@@ -499,7 +499,8 @@ class Desk:
     def __init__(self) -> None:
         self.disk = Disk()
         self.store = MemoryCheckpoints(self.disk, CLOCK)
-        self.keeper = CheckpointKeeper(self.store, CLOCK)
+        self.status = Status("test", START)
+        self.keeper = CheckpointKeeper(self.store, CLOCK, self.status, lambda: 0.0)
         self.task = asyncio.get_running_loop().create_task(self.keeper.run())
 
     async def close(self) -> None:
@@ -579,13 +580,68 @@ def test_a_store_that_fails_is_tried_again_and_the_others_are_saved(logs: list[d
         await asyncio.sleep(10)
         assert set(desk.disk.checkpoints) == {"b@x"}
         assert not await desk.keeper.flush()
+        [warning] = desk.status.warnings
+        assert "a@x" in warning
+        assert "full" in warning
         failing = False
-        assert await desk.keeper.flush()
+        assert not await desk.keeper.flush(), "it is not time yet"
+        assert await desk.keeper.last_flush(4.0)
         assert desk.disk.checkpoints["a@x"] == position("1")
+        assert desk.status.warnings == []
         await desk.close()
 
     run(story())
     assert [entry["log_level"] for entry in logs].count("error") == 1
+
+
+def test_a_store_that_fails_is_tried_less_and_less_often() -> None:
+    async def story() -> None:
+        desk = Desk()
+        tries: list[float] = []
+
+        async def fail(_: Mailbox) -> None:
+            tries.append(CLOCK.monotonic())
+            raise StorageError("full")
+
+        desk.store.before = fail
+        desk.keeper.moved(A, position("1"))
+        await asyncio.sleep(3600)
+        waits = [later - earlier for earlier, later in pairwise(tries)]
+        assert len(tries) < 25
+        assert max(waits) >= 300
+        await desk.close()
+
+    run(story())
+
+
+def test_a_store_that_asks_for_an_operator_ends_the_keeper() -> None:
+    async def story() -> None:
+        desk = Desk()
+
+        async def refuse(_: Mailbox) -> None:
+            raise SinkError("the token is refused", asks=Asks.STOP, scope=Scope.PROCESS)
+
+        desk.store.before = refuse
+        desk.keeper.moved(A, position("1"))
+        await asyncio.sleep(10)
+        with pytest.raises(SinkError, match="token"):
+            desk.task.result()
+        assert not await desk.keeper.last_flush(4.0)
+        await desk.close()
+
+    run(story())
+
+
+def test_a_checkpoint_that_no_longer_holds_is_not_saved() -> None:
+    async def story() -> None:
+        desk = Desk()
+        desk.keeper.moved(A, position("1"))
+        desk.keeper.forget(A)
+        await asyncio.sleep(10)
+        assert not desk.disk.checkpoints
+        await desk.close()
+
+    run(story())
 
 
 def test_a_save_that_is_interrupted_is_made_up_for_by_the_flush() -> None:

@@ -291,6 +291,12 @@ def test_start_from_config_begins_again_at_every_start_and_only_then() -> None:
         await world.run()
         assert world.repeated() == {f"old-{number}": 2 for number in range(5, 10)}
         await world.stop()
+        world.another_engine()
+        world.mail(inbox, "new")
+        await world.run()
+        assert "new" in world.stored()
+        assert max(world.disk.uploads.values()) == 2, "a restart inside the process is no start"
+        await world.stop()
 
     run(story())
 

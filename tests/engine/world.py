@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,11 @@ class World:
         self.sink = MemorySink(self.disk, self.clock, self.kind)
         self.store = MemoryCheckpoints(self.disk, self.clock)
         self.status = Status("test", START)
+        self.options = replace(self.options, begun=set())
+        self.another_engine()
+
+    def another_engine(self) -> None:
+        """Make an engine that follows another one in the same process."""
         self.engine = Engine(self.mailboxes, self.source, self.sink, self.store, self.clock, self.status, self.options)
 
     def start(self) -> None:

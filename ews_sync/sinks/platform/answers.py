@@ -33,9 +33,14 @@ if TYPE_CHECKING:
 QUOTA_WAIT = 900.0
 """Seconds to wait at least once a quota is used up: nothing but an operator, or a new month, changes that."""
 
+LONGEST_WAIT = 3600.0
+"""Seconds that anybody is waited for. Who asks for more has a broken clock, and would stop all mail for good."""
+
 _QUOTA = re.compile(r"\bquotas?\b", re.IGNORECASE)
-_BUSY = frozenset({408, 409, 425, 429})
-_REFUSED = frozenset({400, 413, 422})
+# What a message repeats of an email is not what it says.
+_QUOTED = re.compile(r"<[^<>]*>|'[^']*'|\"[^\"]*\"|`[^`]*`")
+_BUSY = frozenset({429, 503})
+_PASSES = frozenset({408, 409, 425})
 
 
 class PlatformError(SinkError):
@@ -54,6 +59,18 @@ class RefusedError(PlatformError):
     def __init__(self, summary: str, *, code: str, too_large: bool = False) -> None:
         super().__init__(summary, code=code)
         self.too_large = too_large
+
+
+class BusyError(PlatformError):
+    """The platform asks everybody to wait, for `retry_after` seconds where it says so."""
+
+    scope = Scope.PROCESS
+
+
+class UnreachableError(PlatformError):
+    """There is no connection to the platform, so nothing was sent."""
+
+    scope = Scope.PROCESS
 
 
 class NotFoundError(PlatformError):
@@ -79,6 +96,9 @@ def read_answer(doing: str, response: httpx.Response, body: bytes, now: datetime
             scope=Scope.PROCESS,
             code=f"HTTP {response.status_code}",
         )
+    if response.status_code in {400, 422} and said != "error":
+        # Not the platform's own words, so it is not known what the platform thinks of it.
+        raise _not_its_own(doing, response)
     raise _failure(doing, response, _message(answer), now)
 
 
@@ -111,6 +131,7 @@ def connection_error(doing: str, error: Exception, url: httpx.URL, presented: st
             hint=_certificate_hint(certificate),
         )
     hint = ""
+    kind: type[PlatformError] = UnreachableError
     match error:
         case httpx.ConnectTimeout():
             summary = f"{place(url)} did not accept a connection in time"
@@ -121,10 +142,12 @@ def connection_error(doing: str, error: Exception, url: httpx.URL, presented: st
             if is_tls(error):
                 hint = "check that --reinfer-api-endpoint names a port that speaks TLS"
         case httpx.TimeoutException():
+            kind = PlatformError
             summary = f"the platform did not answer in time ({type(error).__name__})"
         case _:
+            kind = PlatformError
             summary = f"the connection to the platform broke: {reason(error)}"
-    return PlatformError(f"{doing}: {summary}", scope=Scope.PROCESS, hint=hint)
+    return kind(f"{doing}: {summary}", scope=Scope.PROCESS, hint=hint)
 
 
 def _no_answer(doing: str, response: httpx.Response, answer: Mapping[str, Any] | None) -> PlatformError:
@@ -145,27 +168,42 @@ def _no_answer(doing: str, response: httpx.Response, answer: Mapping[str, Any] |
     )
 
 
+def _not_its_own(doing: str, response: httpx.Response) -> PlatformError:
+    return PlatformError(
+        f"{doing}: HTTP {response.status_code}, but not in the platform's words",
+        scope=Scope.PROCESS,
+        code=f"HTTP {response.status_code}",
+        hint="a proxy or a firewall before the platform may have refused it: look into its log",
+    )
+
+
 def _failure(doing: str, response: httpx.Response, message: str, now: datetime) -> PlatformError:  # noqa: PLR0911 - a table
     status = response.status_code
     code = f"HTTP {status}"
     said = f': it says "{message}"' if message else ""
     wait = retry_after(response, now)
-    if status == 402 or (400 <= status < 500 and _QUOTA.search(message)):
+    if _is_quota(status, message, wait):
         return PlatformError(
             f"{doing}: a quota of the platform is used up{said}",
             code=code,
             retry_after=max(wait or 0.0, QUOTA_WAIT),
             hint="raise the quota in the platform; nothing is lost meanwhile, the mail is uploaded afterwards",
         )
-    if status in _BUSY or status >= 500:
-        return PlatformError(
-            f"{doing}: the platform is busy or not well: {code}{said}", scope=Scope.PROCESS, code=code, retry_after=wait
+    if status in _BUSY or status in _PASSES or status >= 500:
+        kind = BusyError if status in _BUSY else PlatformError
+        return kind(
+            f"{doing}: the platform is busy or not well: {code}{said}",
+            scope=Scope.PROCESS,
+            code=code,
+            retry_after=None if wait is None else min(wait, LONGEST_WAIT),
         )
-    if status in _REFUSED:
-        too_large = status == 413
-        why = " for its size" if too_large else ""
-        return RefusedError(f"{doing}: the platform refuses it{why}{said}", code=code, too_large=too_large)
     match status:
+        case 413:
+            return RefusedError(
+                f"{doing}: it is too large for the platform, or for a proxy before it{said}", code=code, too_large=True
+            )
+        case 400 | 422:
+            return RefusedError(f"{doing}: the platform refuses it{said}", code=code)
         case 401:
             return PlatformError(
                 f"{doing}: the platform refuses the API token{said}",
@@ -180,8 +218,8 @@ def _failure(doing: str, response: httpx.Response, message: str, now: datetime) 
                 f"{doing}: the API token lacks the permission{said}",
                 asks=Asks.STOP,
                 code=code,
-                hint="give the token's user the permissions to read buckets and to upload to them in the project, "
-                "and to read appliance configs where the config is remote",
+                hint="give the token's user the permissions to read buckets, to upload to them and to write their sync "
+                "states, and to read appliance configs where the config is remote",
             )
         case 404:
             return NotFoundError(f"{doing}: it is not there, or the API token may not see it{said}", code=code)
@@ -207,6 +245,16 @@ def _failure(doing: str, response: httpx.Response, message: str, now: datetime) 
                 code=code,
                 hint="check --reinfer-api-endpoint, such as https://mydomain.reinfer.io/api/",
             )
+
+
+def _is_quota(status: int, message: str, wait: float | None) -> bool:
+    """Tell whether a refusal is for what the customer has used up, which is not the email's fault."""
+    if status == 402:
+        return True
+    # A rate is told with the time after which it is well again.
+    if status not in {400, 403, 422, 429} or (status == 429 and wait is not None):
+        return False
+    return _QUOTA.search(_QUOTED.sub("", message)) is not None
 
 
 def _certificate_hint(certificate: CertificateFailure) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -26,11 +27,12 @@ from ews_sync.sinks.platform.answers import (
     read_answer,
     read_config,
 )
+from ews_sync.sinks.platform.json_stream import ElementReader
 from ews_sync.web.certificates import presented_certificate
 from ews_sync.web.tls import system_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from pydantic import SecretStr
 
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 CONNECTIONS = 36
 """As many as there can be upload workers, and some for checkpoints."""
 _SMALL = 1024 * 1024
-_ALL_STATES = 256 * 1024 * 1024
+_LONGEST_NAME = 64 * 1024
+_LARGEST_STATE = 8 * 1024 * 1024
 _DEADLINE = 1800.0
 
 
@@ -106,33 +109,29 @@ class PlatformApi:
         except NotFoundError as error:
             raise _no_bucket(bucket, error) from error
 
-    async def emails_by_id(self, bucket: Bucket, email_id: str, longest: int) -> list[StoredEmail] | None:
-        """Give what is stored under an id, at most one email for each mailbox; None if that takes more than `longest`.
+    async def emails_by_id(self, bucket: Bucket, email_id: str) -> list[StoredEmail]:
+        """Give what is stored under an id, at most one email for each mailbox.
 
-        The platform sends the messages along, so the answer is about as large as they are.
+        The platform sends the messages along, so the answer can be large; of them nothing is kept.
         """
         doing = f"looking for an email in bucket {bucket}"
         path = f"{_bucket_path(bucket)}/emails"
-        response, body = await self._exchange(doing, "GET", path, query={"id": email_id}, longest=longest)
-        if len(body) > longest:
-            return None
+        found: list[StoredEmail] = []
+        reader = ElementReader(largest=_SMALL, longest_string=_LONGEST_NAME)
         try:
-            answer = read_answer(doing, response, body, self._clock.now())
+            await self._read_elements(doing, path, reader, lambda email: found.append(_stored(email)), {"id": email_id})
         except NotFoundError as error:
             raise _no_bucket(bucket, error) from error
-        emails = answer.get("emails")
-        return [_stored(email) for email in emails if isinstance(email, dict)] if isinstance(emails, list) else []
+        return found
 
-    async def keyed_sync_states(self, bucket_id: str) -> list[Mapping[str, Any]]:
-        """Give the KeyedSyncStates of all folders of all mailboxes of a bucket, as they came."""
+    async def keyed_sync_states(self, bucket_id: str, take: Callable[[Mapping[str, Any]], object]) -> None:
+        """Give `take` the KeyedSyncStates of all folders of all mailboxes of a bucket, one by one, as they come."""
         doing = "reading the sync states"
-        answer = await self._call(
-            doing, "GET", f"_private/buckets/id:{_name(bucket_id)}/keyed-sync-states/", longest=_ALL_STATES
-        )
-        states = answer.get("keyed_sync_states")
-        if not isinstance(states, list) or not all(isinstance(state, dict) for state in states):
+        path = f"_private/buckets/id:{_name(bucket_id)}/keyed-sync-states/"
+        reader = ElementReader(largest=_LARGEST_STATE)
+        answer = await self._read_elements(doing, path, reader, take)
+        if not isinstance(answer.get("keyed_sync_states"), list):
             raise PlatformError(f"{doing}: the platform's answer has no sync states in it", scope=Scope.PROCESS)
-        return states
 
     async def put_keyed_sync_state(self, bucket_id: str, state: Mapping[str, object]) -> None:
         """Replace the state of one folder of one mailbox. `RefusedError` when it is not accepted."""
@@ -157,23 +156,54 @@ class PlatformApi:
         """Close the connections."""
         await self._http.aclose()
 
+    async def _read_elements(
+        self,
+        doing: str,
+        path: str,
+        reader: ElementReader,
+        take: Callable[[Mapping[str, Any]], object],
+        query: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Read an answer with a long array, whose elements go to `take`; give the rest of it, once all is well."""
+        async with self._answered(doing, "GET", path, query=query) as response:
+            try:
+                async for piece in response.aiter_raw():
+                    for element in reader.feed(piece):
+                        _take(element, take)
+            except ValueError as error:
+                raise PlatformError(f"{doing}: the platform's answer makes no sense", scope=Scope.PROCESS) from error
+        return read_answer(doing, response, reader.rest(), self._clock.now())
+
     async def _call(
         self, doing: str, method: str, path: str, *, upload: Upload | None = None, longest: int = _SMALL
     ) -> dict[str, Any]:
         response, body = await self._exchange(doing, method, path, upload=upload, longest=longest)
         return read_answer(doing, response, _complete(doing, body, longest), self._clock.now())
 
-    async def _exchange(  # noqa: PLR0913 - the parts of a request
+    async def _exchange(
         self,
         doing: str,
         method: str,
         path: str,
         *,
         longest: int,
-        query: Mapping[str, str] | None = None,
         upload: Upload | None = None,
     ) -> tuple[httpx.Response, bytes]:
         """Send a request, and give the answer with up to a little more than `longest` bytes of its body."""
+        async with self._answered(doing, method, path, upload=upload) as response:
+            return response, await _body(response, longest)
+
+    @asynccontextmanager
+    async def _answered(
+        self,
+        doing: str,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        upload: Upload | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request and have its answer open. What goes wrong on the way, also while it is read, becomes ours."""
         url = self._endpoint.join(path)
         headers = {
             "Authorization": f"Bearer {self._token.get_secret_value()}",
@@ -193,7 +223,7 @@ class PlatformApi:
                 )
                 response = await self._http.send(request, stream=True)
                 try:
-                    return response, await _body(response, longest)
+                    yield response
                 finally:
                     await response.aclose()
         # RuntimeError is what httpx has for a closed client, and uvloop for a transport that closes underneath it.
@@ -226,6 +256,12 @@ async def _body(response: httpx.Response, longest: int) -> bytes:
         if size > longest:
             break
     return b"".join(pieces)
+
+
+def _take(element: bytes, take: Callable[[Mapping[str, Any]], object]) -> None:
+    value = json.loads(element)
+    if isinstance(value, dict):
+        take(value)
 
 
 def _stored(email: Mapping[str, Any]) -> StoredEmail:

@@ -1,7 +1,7 @@
-"""What a failed upload says: about the platform, or about the emails in it. Decisions only, no I/O.
+"""What failed and refused uploads say: about the platform, or about the emails in them. Decisions only, no I/O.
 
-An outage and an email that the platform cannot digest look the same from one answer. They are told apart by what else
-happens: while nothing at all is accepted, the platform is unwell and nobody's mail is to blame.
+An outage and an email that the platform cannot digest look the same from one answer, and so do an email that it does
+not want and an interface that has changed. They are told apart by what else happens.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from ews_sync.errors import Asks, Scope
-from ews_sync.sinks.platform.answers import PlatformError, RefusedError
+from ews_sync.sinks.platform.answers import BusyError, PlatformError, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ews_sync.model import Bucket, Email
 
 Key: TypeAlias = "tuple[Bucket, str, str]"
 """What the platform tells emails apart by: bucket, mailbox and id."""
 
-REFUSALS_IN_A_ROW = 10
-"""So many refused emails with none accepted in between are no longer the emails' fault."""
-ALONE_AFTER = 3
-"""An email whose upload failed so often is sent alone from then on."""
+REFUSALS_IN_A_ROW = 5
+"""So many refused emails with none accepted before, between or after them may be the emails' own fault."""
+DOUBTFUL_AFTER = 3
+"""An email whose upload failed so often may be why."""
 _HOPELESS_AFTER, _HOPELESS_SECONDS = 10, 3600.0
 _SUSPECTS = 4096
-_LONGEST_REST = 3600.0
-_BUSY_CODES = frozenset({"HTTP 429", "HTTP 503"})
+
+MOST_BYTES = 4 * 1024 * 1024
+"""How large a request is at most, unless it is one email that is larger, and until the platform asks for less."""
+_LEAST_BYTES = 64 * 1024
+_GROWS_AFTER = 500
 
 
 def key_of(email: Email) -> Key:
@@ -40,6 +43,8 @@ class Health:
     """How the platform is, as all uploads together see it. Times are monotonic seconds."""
 
     def __init__(self) -> None:
+        self.acceptances = 0
+        """How many uploads with emails in them were accepted so far."""
         self._accepted_since_failure = False
         self._refused_in_a_row = 0
         self._rest_until = 0.0
@@ -47,32 +52,39 @@ class Health:
 
     def accepted(self) -> None:
         """Take note that an upload was accepted."""
+        self.acceptances += 1
         self._accepted_since_failure = True
         self._refused_in_a_row = 0
 
-    def refused(self, error: RefusedError) -> PlatformError | None:
-        """Take note that an email was refused by itself; give an error when that happens to all of them."""
-        if error.too_large:
-            # Its size is its own fault.
+    def refused(self, errors: Sequence[RefusedError], *, others_accepted: bool) -> PlatformError | None:
+        """Take note of the emails of one batch that were refused by themselves.
+
+        Gives an error when it is not to be believed that it is their own fault: when it goes on like that and none is
+        accepted any more. Then nothing of it counts.
+        """
+        # Its size is an email's own fault.
+        doubtful = [error for error in errors if not error.too_large]
+        if not doubtful or others_accepted:
             return None
-        self._refused_in_a_row += 1
-        if self._refused_in_a_row <= REFUSALS_IN_A_ROW:
+        if self._refused_in_a_row + len(doubtful) <= REFUSALS_IN_A_ROW:
+            self._refused_in_a_row += len(doubtful)
             return None
+        last = doubtful[-1]
         return PlatformError(
-            f"the platform refused the last {REFUSALS_IN_A_ROW} emails and accepted none in between, so no more are "
-            f"passed by: {error.summary}",
+            f"the platform refuses every email and has accepted none since, so none is passed by: {last.summary}",
             asks=Asks.STOP,
-            code=error.code,
+            code=last.code,
             hint="see what its message says; if it makes no sense, this version of the appliance and the platform do "
-            "not go together",
+            "not go together. It is tried again as soon as any other email is accepted",
         )
 
     def failed(self, error: PlatformError, now: float) -> None:
         """Take note of an upload that failed and can be repeated, and set how far its failure reaches."""
-        if error.code in _BUSY_CODES:
+        if isinstance(error, BusyError):
             # It was said to the token, not to one upload.
-            self._rest_until = now + min(error.retry_after or 0.0, _LONGEST_REST)
-            self._rest_reason = error
+            until = now + (error.retry_after or 0.0)
+            if until >= self._rest_until:
+                self._rest_until, self._rest_reason = until, error
         elif error.scope is Scope.PROCESS and self._accepted_since_failure:
             error.scope = Scope.MAILBOX
         self._accepted_since_failure = False
@@ -82,61 +94,77 @@ class Health:
         if self._rest_reason is None or now >= self._rest_until:
             return None
         reason = self._rest_reason
-        return PlatformError(
+        return BusyError(
             reason.summary, scope=Scope.PROCESS, code=reason.code, hint=reason.hint, retry_after=self._rest_until - now
         )
+
+
+class RequestSize:
+    """How large a request may be: less once the platform has refused one for its size, slowly more after that."""
+
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self.largest = most
+        self._most = most
+        self._accepted = 0
+
+    def refused(self, size: int) -> bool:
+        """Take note that a request of several emails was too large; tell whether that is news."""
+        learned = max(_LEAST_BYTES, size // 2)
+        self._accepted = 0
+        if learned >= self.largest:
+            return False
+        self.largest = learned
+        return True
+
+    def accepted(self) -> None:
+        """Take note that a request was not too large. One proxy's bad moment must not hold for years."""
+        self._accepted += 1
+        if self._accepted >= _GROWS_AFTER and self.largest < self._most:
+            self.largest = min(self._most, self.largest * 2)
+            self._accepted = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Suspicion:
     failures: int
     first_alone: float | None = None
+    acceptances: int = 0
+    """How many uploads had been accepted when it last failed alone."""
 
 
 class Suspects:
-    """Emails whose uploads keep failing with what is usually the platform's own trouble.
+    """Emails whose uploads keep failing with what is usually the platform's own trouble."""
 
-    Those that are in it often enough are sent alone. One that fails alone ten times and for an hour, while the
-    platform accepts others, will never succeed.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, health: Health) -> None:
+        self._health = health
         self._known: OrderedDict[Key, _Suspicion] = OrderedDict()
 
-    def must_go_alone(self, email: Email) -> bool:
-        """Tell whether the email is to be sent by itself."""
-        suspicion = self._known.get(key_of(email))
-        return suspicion is not None and suspicion.failures >= ALONE_AFTER
-
-    def failed(self, emails: Iterable[Email], error: PlatformError, now: float) -> PlatformError:
-        """Take note that an upload of these failed; give the error to go on with, which names a lonely culprit."""
-        if error.code in _BUSY_CODES:
-            return error
-        group = list(emails)
-        for email in group:
+    def failed(self, emails: Iterable[Email], error: PlatformError) -> bool:
+        """Take note that an upload of these failed; tell whether one of them may be why."""
+        if isinstance(error, BusyError | UnreachableError):
+            return False
+        doubtful = False
+        for email in emails:
             key = key_of(email)
             before = self._known.pop(key, _Suspicion(0))
             self._known[key] = replace(before, failures=before.failures + 1)
+            doubtful = doubtful or before.failures + 1 >= DOUBTFUL_AFTER
         while len(self._known) > _SUSPECTS:
             self._known.popitem(last=False)
-        if len(group) == 1 and error.scope is not Scope.PROCESS and self.must_go_alone(group[0]):
-            return self._blamed(group[0], error, now)
-        return error
+        return doubtful
 
-    def cleared(self, emails: Iterable[Email]) -> None:
-        """Take note that these were accepted or refused."""
-        for email in emails:
-            self._known.pop(key_of(email), None)
+    def blamed(self, email: Email, error: PlatformError, now: float) -> PlatformError:
+        """Give the error for an email that failed alone while the platform is well.
 
-    def _blamed(self, email: Email, error: PlatformError, now: float) -> PlatformError:
+        After ten failures and an hour it is a `RefusedError`, if others were accepted since its last failure.
+        """
         key = key_of(email)
-        suspicion = self._known[key]
-        since = suspicion.first_alone
-        if since is None:
-            since = now
-            self._known[key] = replace(suspicion, first_alone=now)
+        before = self._known.get(key, _Suspicion(1))
+        since = now if before.first_alone is None else before.first_alone
+        self._known[key] = replace(before, first_alone=since, acceptances=self._health.acceptances)
         what = f"email {email.id!r} in folder {'/'.join(email.metadata.folder)!r} fails whenever it is sent"
-        if suspicion.failures >= _HOPELESS_AFTER and now - since >= _HOPELESS_SECONDS:
+        others_accepted = before.first_alone is not None and self._health.acceptances > before.acceptances
+        if before.failures >= _HOPELESS_AFTER and now - since >= _HOPELESS_SECONDS and others_accepted:
             return RefusedError(f"{what}, while others are accepted: {error.summary}", code=error.code or "FAILED")
         return PlatformError(
             f"{what}: {error.summary}",
@@ -145,6 +173,11 @@ class Suspects:
             hint="it is tried for an hour, then recorded as a dead letter and passed by; report it to the platform's "
             "support",
         )
+
+    def cleared(self, emails: Iterable[Email]) -> None:
+        """Take note that these were accepted or refused."""
+        for email in emails:
+            self._known.pop(key_of(email), None)
 
 
 class Repeats:

@@ -7,34 +7,32 @@ done about each failure stands in the platform's contract; `answers` reads them,
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 import structlog
 
-from ews_sync.errors import Asks, SinkError
+from ews_sync.errors import Asks, Scope, SinkError, StorageError
 from ews_sync.model import DeadLetter, Recall, Receipt
 from ews_sync.sinks.new_email_unicode import unicode_id
 from ews_sync.sinks.platform.answers import NotFoundError, PlatformError, RefusedError
 from ews_sync.sinks.platform.api import whole
-from ews_sync.sinks.platform.health import Health, Repeats, Suspects
-from ews_sync.sinks.platform.uploads import body_of, encode, grouped, size_of
+from ews_sync.sinks.platform.health import MOST_BYTES, Health, Repeats, RequestSize, Suspects, key_of
+from ews_sync.sinks.platform.upload_run import UploadRun
+from ews_sync.sinks.platform.uploads import body_of, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from ews_sync.model import Bucket, Clock, Email, Folder, ItemRef, Mailbox
     from ews_sync.sinks.platform.api import PlatformApi
     from ews_sync.sinks.platform.buckets import Buckets
     from ews_sync.sinks.platform.dead_letters import DeadLetterDirectory
+    from ews_sync.sinks.platform.health import Key
     from ews_sync.sinks.platform.uploads import Encoded
 
-MOST_BYTES = 4 * 1024 * 1024
-"""How large a request is at most, unless it is one email that is larger, and until the platform asks for less."""
-_LEAST_BYTES = 64 * 1024
 _ASKED_ABOUT = 4 * 1024 * 1024
 """An email that is larger is uploaded again rather than fetched from the platform to see whether it is there."""
-_QUESTIONS_AT_ONCE = 8
+_QUESTIONS_AT_ONCE = 4
 
 
 class PlatformSink:
@@ -60,17 +58,21 @@ class PlatformSink:
         self._buckets = buckets
         self._clock = clock
         self._letters = letters
-        self._most_bytes = most_bytes
         self._health = Health()
-        self._suspects = Suspects()
+        self._suspects = Suspects(self._health)
+        self._size = RequestSize(most_bytes)
         self._repeats = Repeats()
-        self._open: set[tuple[Bucket, str]] = set()
+        self._unrecorded: dict[Key, tuple[bytes, RefusedError]] = {}
+        """Emails that were refused and could not be recorded yet, by their digests."""
+        self._open: dict[tuple[Bucket, str], str] = {}
+        """The mailboxes that are open, and the ids that their buckets had then."""
+        self._places = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+        self._cannot_ask = False
         self._log = structlog.get_logger("ews_sync.sinks")
 
     async def open(self, mailbox: Mailbox, position: str | None) -> None:  # noqa: ARG002 - a bucket keeps no position
         """See that the mailbox's bucket is there."""
-        await self._buckets.id_of(mailbox.bucket)
-        self._open.add((mailbox.bucket, mailbox.address))
+        self._open[mailbox.bucket, mailbox.address] = await self._buckets.id_of(mailbox.bucket)
 
     async def put(self, batch: Sequence[Email]) -> Receipt:
         """Upload emails of one mailbox, but for those that are known to be stored just like this.
@@ -79,40 +81,62 @@ class PlatformSink:
         """
         if not batch:
             return Receipt()
-        self._require_open(batch[0].mailbox)
+        await self._require_open(batch[0].mailbox)
         # Of one key in a batch the last wins.
         latest = {email.id: email for email in batch}
         encoded = await asyncio.to_thread(encode, latest.values())
-        fresh = [one for one in encoded if not self._repeats.is_repeat(one.email, one.digest)]
-        refused, left, failure = await self._upload_all(batch[0].mailbox.bucket, fresh)
-        if self._letters is not None and refused:
-            await self._letters.record(refused)
+        known = [(one, refusal) for one in encoded if (refusal := self._known_refusal(one)) is not None]
+        done = {one.email.id for one, _ in known}
+        fresh = [
+            one for one in encoded if one.email.id not in done and not self._repeats.is_repeat(one.email, one.digest)
+        ]
+        run = UploadRun(_Bucket(self, batch[0].mailbox.bucket), self._health, self._suspects, self._size, self._clock)
+        await run.run(fresh)
+        return await self._receipt(batch, run, known)
+
+    async def _receipt(
+        self, batch: Sequence[Email], run: UploadRun, known: Sequence[tuple[Encoded, RefusedError]]
+    ) -> Receipt:
+        failure, left = run.failure, [*run.left]
+        refused = [*known, *run.refused]
+        others_accepted = run.accepted > 0
+        wrong = self._health.refused([error for _, error in run.refused], others_accepted=others_accepted)
+        if wrong is not None:
+            refused, failure = [*known], failure or wrong
+            left += [one for one, _ in run.refused]
+        letters = [_letter(one, error) for one, error in refused]
+        try:
+            if self._letters is not None and letters:
+                await self._letters.record(letters)
+        except StorageError as error:
+            for one, refusal in refused:
+                self._unrecorded[key_of(one.email)] = (one.digest, refusal)
+            failure, letters = failure or error, []
+            left += [one for one, _ in refused]
+        else:
+            for one, _ in refused:
+                self._unrecorded.pop(key_of(one.email), None)
+                self._suspects.cleared([one.email])
         if failure is None:
-            return Receipt(tuple(refused))
+            return Receipt(tuple(letters))
         ids = {one.email.id for one in left}
         rest = tuple(email for email in batch if email.id in ids)
         if len(rest) == len(batch):
             raise failure
-        return Receipt(tuple(refused), left=rest, failure=failure)
+        return Receipt(tuple(letters), left=rest, failure=failure)
 
     async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
         """Keep emails that could not be had in files, where that is wanted."""
         for letter in letters:
-            self._require_open(letter.mailbox)
+            self._opened(letter.mailbox)
         if self._letters is not None and letters:
             await self._letters.record(letters)
 
     async def holds(self, mailbox: Mailbox, folder: Folder, refs: Sequence[ItemRef]) -> Sequence[bool]:
         """Ask for each item whether it is stored with this folder; False where the item does not say enough."""
-        self._require_open(mailbox)
-        places = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
-
-        async def ask(ref: ItemRef) -> bool:
-            async with places:
-                return await self._holds(mailbox, folder, ref)
-
+        self._opened(mailbox)
         # All of them to their end: a request that is cancelled costs its connection.
-        answers = await asyncio.gather(*(ask(ref) for ref in refs), return_exceptions=True)
+        answers = await asyncio.gather(*(self._holds(mailbox, folder, ref) for ref in refs), return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
@@ -121,11 +145,7 @@ class PlatformSink:
     async def check(self, mailbox: Mailbox) -> None:
         """See that the bucket is there and takes uploads, with one that has no email in it."""
         await self._buckets.id_of(mailbox.bucket)
-        try:
-            await self._api.put_emails(mailbox.bucket, whole(b'{"emails":[]}'))
-        except RefusedError:
-            # It may want an email in it; what it does not lack is the permission.
-            self._log.debug("the platform takes no empty upload", bucket=str(mailbox.bucket))
+        await self.probe(mailbox.bucket)
         if self._letters is not None:
             await self._letters.check()
 
@@ -135,88 +155,81 @@ class PlatformSink:
         if self._letters is not None:
             await self._letters.aclose()
 
-    async def _holds(self, mailbox: Mailbox, folder: Folder, ref: ItemRef) -> bool:
-        if ref.email_id is None or ref.size > _ASKED_ABOUT:
-            return False
-        found = await self._api.emails_by_id(mailbox.bucket, unicode_id(ref.email_id), _ASKED_ABOUT * 2)
-        return any(email.mailbox == mailbox.address and email.folder == folder.path for email in found or ())
+    async def probe(self, bucket: Bucket) -> None:
+        """Try an upload without an email in it. Raises what an upload raises."""
+        try:
+            await self._api.put_emails(bucket, whole(b'{"emails":[]}'))
+        except RefusedError:
+            # It may want an email in it; what it does not lack is health, and the token its permission.
+            self._log.debug("the platform takes no empty upload", bucket=str(bucket))
 
-    async def _upload_all(
-        self, bucket: Bucket, emails: Sequence[Encoded]
-    ) -> tuple[list[DeadLetter], list[Encoded], SinkError | None]:
-        """Upload emails; give those that are refused, those that are left, and why they are."""
-        refused: list[DeadLetter] = []
-        waiting = deque(self._groups(emails))
-        while waiting:
-            group = waiting[0]
-            try:
-                await self._upload(bucket, group)
-            except RefusedError as error:
-                if len(group) > 1:
-                    waiting = deque(self._smaller(waiting, error))
-                    continue
-                wrong = self._health.refused(error)
-                if wrong is not None:
-                    return refused, _flat(waiting), wrong
-                self._suspects.cleared([group[0].email])
-                refused.append(_letter(group[0], error))
-            except SinkError as error:
-                return refused, _flat(waiting), error
-            waiting.popleft()
-        return refused, [], None
-
-    async def _upload(self, bucket: Bucket, group: Sequence[Encoded]) -> None:
-        rest = self._health.rest(self._clock.monotonic())
-        if rest is not None:
-            raise rest
-        emails = [encoded.email for encoded in group]
+    async def upload(self, bucket: Bucket, group: Sequence[Encoded]) -> None:
+        """Upload emails, all or none."""
         try:
             await self._api.put_emails(bucket, body_of(group))
-        except RefusedError:
-            raise
         except NotFoundError:
             self._buckets.forget(bucket)
             self._repeats.forget(bucket)
             raise
-        except PlatformError as error:
-            if error.asks is not Asks.RETRY:
-                raise
-            now = self._clock.monotonic()
-            self._health.failed(error, now)
-            raise self._suspects.failed(emails, error, now) from error
-        self._health.accepted()
-        self._suspects.cleared(emails)
         for encoded in group:
             self._repeats.stored(encoded.email, encoded.digest)
 
-    def _groups(self, emails: Iterable[Encoded]) -> list[tuple[Encoded, ...]]:
-        """Cut emails into uploads; those that may be what makes uploads fail come last, and each alone."""
-        trusted: list[Encoded] = []
-        suspected: list[Encoded] = []
-        for encoded in emails:
-            (suspected if self._suspects.must_go_alone(encoded.email) else trusted).append(encoded)
-        return [*grouped(trusted, self._most_bytes), *((encoded,) for encoded in suspected)]
+    async def _holds(self, mailbox: Mailbox, folder: Folder, ref: ItemRef) -> bool:
+        if ref.email_id is None or ref.size > _ASKED_ABOUT:
+            return False
+        try:
+            async with self._places:
+                found = await self._api.emails_by_id(mailbox.bucket, unicode_id(ref.email_id))
+        except PlatformError as error:
+            if error.asks is Asks.RETRY or error.scope is Scope.PROCESS:
+                raise
+            # To ask saves an upload. Who does not answer gets the upload.
+            if not self._cannot_ask:
+                self._cannot_ask = True
+                self._log.warning(
+                    "the platform does not tell what it holds; after a crash some mail is uploaded again",
+                    problem=error.summary,
+                )
+            return False
+        return any(email.mailbox == mailbox.address and email.folder == folder.path for email in found)
 
-    def _smaller(self, waiting: deque[tuple[Encoded, ...]], error: RefusedError) -> list[tuple[Encoded, ...]]:
-        """Cut the first upload, which was refused, in two; when it was too large, the others are made smaller too."""
-        group, *others = waiting
-        middle = len(group) // 2
-        if error.too_large:
-            size = size_of(group)
-            learned = max(_LEAST_BYTES, size // 2)
-            if learned < self._most_bytes:
-                self._log.info("the platform takes no uploads as large as that; smaller ones from now on", bytes=size)
-                self._most_bytes = learned
-            others = self._groups(encoded for other in others for encoded in other)
-        return [group[:middle], group[middle:], *others]
+    def _known_refusal(self, encoded: Encoded) -> RefusedError | None:
+        digest, error = self._unrecorded.get(key_of(encoded.email), (b"", None))
+        return error if digest == encoded.digest else None
 
-    def _require_open(self, mailbox: Mailbox) -> None:
-        if (mailbox.bucket, mailbox.address) not in self._open:
+    async def _require_open(self, mailbox: Mailbox) -> None:
+        opened = self._opened(mailbox)
+        if await self._buckets.id_of(mailbox.bucket) != opened:
+            raise PlatformError(
+                f"bucket {mailbox.bucket} was deleted and made anew; starting again from what the new one knows",
+                asks=Asks.RESYNC,
+            )
+
+    def _opened(self, mailbox: Mailbox) -> str:
+        bucket_id = self._open.get((mailbox.bucket, mailbox.address))
+        if bucket_id is None:
             raise RuntimeError(f"mailbox {mailbox.address} is not open")
+        return bucket_id
 
 
-def _flat(groups: Iterable[Sequence[Encoded]]) -> list[Encoded]:
-    return [encoded for group in groups for encoded in group]
+class _Bucket:
+    """One bucket, for a run that uploads to it."""
+
+    def __init__(self, sink: PlatformSink, bucket: Bucket) -> None:
+        self._sink = sink
+        self._bucket = bucket
+
+    async def send(self, group: Sequence[Encoded]) -> None:
+        """Upload emails, all or none."""
+        await self._sink.upload(self._bucket, group)
+
+    async def probe(self) -> bool:
+        """Tell whether the platform takes uploads now."""
+        try:
+            await self._sink.probe(self._bucket)
+        except SinkError:
+            return False
+        return True
 
 
 def _letter(encoded: Encoded, error: RefusedError) -> DeadLetter:

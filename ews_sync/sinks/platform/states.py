@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from ews_sync.errors import CheckpointError
+from ews_sync.errors import Asks, CheckpointError
 from ews_sync.model import FolderCheckpoint, MailboxCheckpoint
 from ews_sync.sinks.keyed_state import from_keyed_state, to_keyed_state
-from ews_sync.sinks.platform.answers import NotFoundError, RefusedError
+from ews_sync.sinks.platform.answers import NotFoundError, PlatformError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from ews_sync.model import Bucket, Mailbox
+    from ews_sync.model import Bucket, Clock, Mailbox
     from ews_sync.sinks.platform.api import PlatformApi
     from ews_sync.sinks.platform.buckets import Buckets
 
@@ -33,6 +33,41 @@ NO_CURSOR = (
 )
 CURSOR_REFUSED = f"the platform refuses the cursor of sync states: after each restart all {_GONE_THROUGH}"
 _FOLDERS_AT_ONCE = 4
+_STRIKES, _APART, _TRY_AGAIN = 3, 3.0, 600.0
+
+
+class _Cursors:
+    """Whether a bucket takes cursors. One refusal may be anything: several, some seconds apart, are a habit.
+
+    Times are monotonic seconds. A bucket with the habit is tried again once in a while.
+    """
+
+    def __init__(self) -> None:
+        self._strikes = 0
+        self._struck_at = float("-inf")
+        self._tried_at = float("-inf")
+
+    def worth_a_try(self, now: float) -> bool:
+        """Tell whether to write the next state with its cursor."""
+        if self._strikes < _STRIKES:
+            return True
+        if now - self._tried_at < _TRY_AGAIN:
+            return False
+        self._tried_at = now
+        return True
+
+    def accepted(self) -> None:
+        """Take note that a cursor was accepted."""
+        self._strikes = 0
+
+    def refused(self, now: float) -> bool:
+        """Take note that a cursor was refused; tell whether it is a habit."""
+        if now - self._struck_at >= _APART:
+            self._strikes += 1
+            self._struck_at = now
+        if self._strikes >= _STRIKES:
+            self._tried_at = now
+        return self._strikes >= _STRIKES
 
 
 class PlatformCheckpointStore:
@@ -45,32 +80,49 @@ class PlatformCheckpointStore:
     interval: float = 5.0
 
     def __init__(
-        self, api: PlatformApi, buckets: Buckets, mailboxes: Iterable[Mailbox], warn: Callable[[str], object]
+        self,
+        api: PlatformApi,
+        buckets: Buckets,
+        mailboxes: Iterable[Mailbox],
+        clock: Clock,
+        warn: Callable[[str], object],
     ) -> None:
         self._api = api
         self._buckets = buckets
         self._own = {(mailbox.bucket, mailbox.address.casefold()) for mailbox in mailboxes}
+        self._clock = clock
         self._warn = warn
         self._warned = False
         self._loaded: dict[Bucket, dict[str, list[Mapping[str, Any]]]] = {}
         self._locks: dict[Bucket, asyncio.Lock] = {}
         self._saved: dict[tuple[Bucket, str], dict[str, FolderCheckpoint]] = {}
-        self._without_cursor: set[Bucket] = set()
+        self._loaded_from: dict[tuple[Bucket, str], str] = {}
+        self._cursors: dict[Bucket, _Cursors] = {}
         self._log = structlog.get_logger("ews_sync.checkpoint")
 
     async def load(self, mailbox: Mailbox) -> MailboxCheckpoint:
         """Read what was saved last; empty when there is nothing."""
+        # Another spelling of the address may have left a state of the same folder: the later of them comes last, and
+        # the mailbox's own after all others.
+        states = sorted(
+            await self._states(mailbox),
+            key=lambda state: (state.get("mailbox_name") == mailbox.address, str(state.get("last_synced_at"))),
+        )
         folders = {}
-        for state in await self._states(mailbox):
+        for state in states:
             folder = self._read(mailbox, state)
             folders[folder.folder_id] = folder
         self._saved[mailbox.bucket, mailbox.address] = dict(folders)
+        self._loaded_from[mailbox.bucket, mailbox.address] = await self._buckets.id_of(mailbox.bucket)
         return MailboxCheckpoint(folders)
 
     async def save(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> None:
         """Write the states of the folders that moved since the last save, several at once."""
         try:
             bucket_id = await self._buckets.id_of(mailbox.bucket)
+            if self._loaded_from.get((mailbox.bucket, mailbox.address), bucket_id) != bucket_id:
+                # What it says is not in there.
+                raise PlatformError(f"bucket {mailbox.bucket} was deleted and made anew", asks=Asks.RESYNC)
             await self._save(mailbox, bucket_id, checkpoint)
         except NotFoundError:
             self._buckets.forget(mailbox.bucket)
@@ -96,22 +148,33 @@ class PlatformCheckpointStore:
                 raise result
 
     async def _put(self, mailbox: Mailbox, bucket_id: str, folder: FolderCheckpoint) -> None:
+        """Write one state. Raises the refusal when it could be written without its cursor only, and may do better."""
         state = to_keyed_state(mailbox.address, folder)
-        if mailbox.bucket not in self._without_cursor:
+        cursors = self._cursors.setdefault(mailbox.bucket, _Cursors())
+        refusal = None
+        if cursors.worth_a_try(self._clock.monotonic()):
             try:
                 await self._api.put_keyed_sync_state(bucket_id, state)
             except RefusedError as error:
                 refusal = error
             else:
+                cursors.accepted()
                 return
-        else:
-            refusal = None
         del state["cursor"]
         await self._api.put_keyed_sync_state(bucket_id, state)
-        if refusal is not None:
-            self._without_cursor.add(mailbox.bucket)
-            self._log.debug("a sync state was refused with its cursor and accepted without", problem=refusal.summary)
+        if refusal is None:
+            return
+        if refusal.too_large:
+            self._log.warning(
+                "a sync state is too large with its cursor, and was saved without",
+                mailbox=mailbox.address,
+                folder=folder.folder_path,
+                problem=refusal.summary,
+            )
+        elif cursors.refused(self._clock.monotonic()):
             self._say(CURSOR_REFUSED)
+        else:
+            raise refusal
 
     async def _states(self, mailbox: Mailbox) -> list[Mapping[str, Any]]:
         """Give the mailbox's states. Those of its bucket's other mailboxes are kept until they are asked for, too."""
@@ -124,11 +187,14 @@ class PlatformCheckpointStore:
 
     async def _fetch(self, bucket: Bucket) -> dict[str, list[Mapping[str, Any]]]:
         states: dict[str, list[Mapping[str, Any]]] = {address: [] for own, address in self._own if own == bucket}
-        for state in await self._api.keyed_sync_states(await self._buckets.id_of(bucket)):
+
+        def take(state: Mapping[str, Any]) -> None:
             address = str(state.get("mailbox_name", "")).casefold()
             # The platform also knows states of mailboxes as a whole, which say nothing of any folder.
             if address in states and state.get("folder_id") is not None:
                 states[address].append(state)
+
+        await self._api.keyed_sync_states(await self._buckets.id_of(bucket), take)
         return states
 
     def _read(self, mailbox: Mailbox, state: Mapping[str, Any]) -> FolderCheckpoint:

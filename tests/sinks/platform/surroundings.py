@@ -17,7 +17,8 @@ from ews_sync.simulator.platform.store import PlatformStore
 from ews_sync.sinks.platform.api import PlatformApi
 from ews_sync.sinks.platform.buckets import Buckets
 from ews_sync.sinks.platform.dead_letters import DeadLetterDirectory
-from ews_sync.sinks.platform.sink import MOST_BYTES, PlatformSink
+from ews_sync.sinks.platform.health import MOST_BYTES
+from ews_sync.sinks.platform.sink import PlatformSink
 from ews_sync.sinks.platform.states import PlatformCheckpointStore
 from tests.sinks.builders import MAILBOX, OTHER
 
@@ -81,7 +82,9 @@ class Platform:
         """A checkpoint store, as a process has it."""
         api = self.api()
         try:
-            yield PlatformCheckpointStore(api, Buckets(api), mailboxes or (MAILBOX, OTHER), self.warnings.append)
+            yield PlatformCheckpointStore(
+                api, Buckets(api), mailboxes or (MAILBOX, OTHER), self.clock, self.warnings.append
+            )
         finally:
             await api.aclose()
 

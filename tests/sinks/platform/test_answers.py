@@ -11,7 +11,9 @@ import pytest
 
 from ews_sync.errors import Asks, Scope
 from ews_sync.sinks.platform.answers import (
+    LONGEST_WAIT,
     QUOTA_WAIT,
+    BusyError,
     NotFoundError,
     PlatformError,
     RefusedError,
@@ -44,6 +46,21 @@ def test_a_good_answer_is_given() -> None:
     assert read_answer("x", *answered(200, {"status": "ok", "bucket": {"id": "1"}}), NOW)["bucket"] == {"id": "1"}
 
 
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("body", [b"<html>blocked</html>", b"", b'{"message": "Bad Request"}'])
+def test_what_a_proxy_refuses_is_not_refused_by_the_platform(status: int, body: bytes) -> None:
+    error = failure(status, body)
+    assert not isinstance(error, RefusedError)
+    assert (error.asks, error.scope) == (Asks.RETRY, Scope.PROCESS)
+    assert "proxy" in error.hint
+
+
+def test_a_proxys_limit_of_size_is_one() -> None:
+    error = failure(413, b"<html>too large</html>")
+    assert isinstance(error, RefusedError)
+    assert "proxy" in error.summary
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 408, 409])
 def test_what_passes_is_tried_again(status: int) -> None:
     error = failure(status, error_body("try later"), **{"Retry-After": "17"})
@@ -51,6 +68,7 @@ def test_what_passes_is_tried_again(status: int) -> None:
     assert error.code == f"HTTP {status}"
     assert "try later" in str(error)
     assert failure(status, b"<html>").retry_after is None
+    assert isinstance(error, BusyError) == (status in {429, 503})
 
 
 def test_retry_after_can_be_a_date() -> None:
@@ -88,8 +106,27 @@ def test_a_quota_is_waited_for(status: int, message: str) -> None:
     assert failure(status, error_body(message), **{"Retry-After": "7200"}).retry_after == 7200
 
 
-def test_a_word_like_quota_is_none() -> None:
-    assert isinstance(failure(400, error_body("field 'quotation' is unknown")), RefusedError)
+@pytest.mark.parametrize(
+    "message",
+    [
+        "field 'quotation' is unknown",
+        "this email cannot be stored (<over.quota.7@x>)",
+        'subject "Quota exceeded" is bad',
+    ],
+)
+def test_what_a_message_repeats_of_an_email_is_no_quota(message: str) -> None:
+    assert isinstance(failure(400, error_body(message)), RefusedError)
+    assert isinstance(failure(413, error_body("size quota")), RefusedError)
+
+
+def test_a_rate_is_no_quota() -> None:
+    error = failure(429, error_body("Quota exceeded: 100 requests a minute"), **{"Retry-After": "2"})
+    assert error.retry_after == 2
+    assert failure(429, error_body("Quota exceeded")).retry_after == QUOTA_WAIT
+
+
+def test_nobody_is_waited_for_for_days() -> None:
+    assert failure(503, None, **{"Retry-After": "86400"}).retry_after == LONGEST_WAIT
 
 
 def test_a_status_field_that_contradicts_the_status_is_a_protocol_error() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import tracemalloc
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from ews_sync.sinks.platform.api import PlatformApi, whole
 from tests.sinks.platform.surroundings import HandClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 TOKEN = "s3cr3t-token-value"
 OK = httpx.Response(200, json={"status": "ok"})
@@ -74,17 +75,16 @@ async def test_an_upload_has_its_length_its_type_and_the_token() -> None:
 async def test_an_id_is_asked_for_as_it_is() -> None:
     stored = {"emails": [{"mailbox": "a@x", "metadata": {"folder": ["Inbox"]}}, {"mailbox": 7}, "?"], "status": "ok"}
     wire = Wire(httpx.Response(200, json=stored))
-    found = await wire.api.emails_by_id(Bucket("o", "n"), "<a+b&c=d%@x>", 1000)
+    found = await wire.api.emails_by_id(Bucket("o", "n"), "<a+b&c=d%@x>")
     assert wire.requests[0].url.params["id"] == "<a+b&c=d%@x>"
-    assert found is not None
     assert [(email.mailbox, email.folder) for email in found] == [("a@x", ("Inbox",)), ("7", ())]
 
 
 CALLS: dict[str, Callable[[PlatformApi], object]] = {
     "bucket": lambda api: api.bucket_id(Bucket("o", "n")),
     "upload": lambda api: api.put_emails(Bucket("o", "n"), whole(b"{}")),
-    "emails": lambda api: api.emails_by_id(Bucket("o", "n"), "a", 10_000_000),
-    "states": lambda api: api.keyed_sync_states("b1"),
+    "emails": lambda api: api.emails_by_id(Bucket("o", "n"), "a"),
+    "states": lambda api: api.keyed_sync_states("b1", lambda _: None),
     "state": lambda api: api.put_keyed_sync_state("b1", {"mailbox_name": "a", "folder_id": "f"}),
     "config": lambda api: api.appliance_config("o", "k"),
 }
@@ -124,7 +124,6 @@ async def test_an_answer_that_does_not_end_is_not_kept() -> None:
     wire = Wire(httpx.Response(200, content=b'{"status": "ok", "x": "' + b"x" * 3_000_000))
     with pytest.raises(PlatformError, match="does not end"):
         await wire.api.bucket_id(Bucket("o", "n"))
-    assert await wire.api.emails_by_id(Bucket("o", "n"), "a", 1_000_000) is None
 
 
 async def test_a_config_that_is_not_there_says_what_to_check() -> None:
@@ -133,3 +132,33 @@ async def test_a_config_that_is_not_there_says_what_to_check() -> None:
         await wire.api.appliance_config("project", "live config")
     assert wire.requests[0].url.raw_path == b"/api/v1/appliance-configs/project/live%20config"
     assert "--remote-config-key" in caught.value.hint
+
+
+async def test_messages_that_come_along_are_not_kept() -> None:
+    email = {"mailbox": "a@x", "mime_content": "x\r\n" * 100_000, "metadata": {"folder": ["Inbox"]}}
+    wire = Wire(
+        httpx.Response(200, json={"status": "ok", "emails": [{**email, "mailbox": f"{n}@x"} for n in range(20)]})
+    )
+    tracemalloc.start()
+    found = await wire.api.emails_by_id(Bucket("o", "n"), "a")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [email.mailbox for email in found] == [f"{number}@x" for number in range(20)]
+    assert peak < 2_000_000
+
+
+async def test_of_sync_states_one_is_in_memory_at_a_time() -> None:
+    state = {"mailbox_name": "a@x", "folder_id": "f", "cursor": "x" * 20_000}
+    wire = Wire(httpx.Response(200, json={"status": "ok", "keyed_sync_states": [state] * 500}))
+    count = 0
+
+    def take(found: Mapping[str, Any]) -> None:
+        nonlocal count
+        count += len(found["cursor"]) == 20_000
+
+    tracemalloc.start()
+    await wire.api.keyed_sync_states("b1", take)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 500
+    assert peak < 1_000_000

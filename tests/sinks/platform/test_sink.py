@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ews_sync.errors import Asks, Scope, SinkError
-from ews_sync.model import Bucket, Folder, ItemRef, Mailbox, MimeBytes, Recall
+from ews_sync.errors import Asks, Scope, SinkError, StorageError
+from ews_sync.model import Bucket, Folder, ItemRef, Mailbox, MimeBytes, Recall, Receipt
 from ews_sync.simulator.faults import ConnectionReset, HttpError, html_page
 from ews_sync.simulator.platform.access import Token
 from ews_sync.simulator.platform.calls import Permission
@@ -27,7 +28,7 @@ from tests.sinks.contract import SinkContract, Stored
 from tests.sinks.platform.surroundings import TOKEN, Platform, put_until_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from ews_sync.model import Email
@@ -163,23 +164,60 @@ async def test_an_email_that_is_too_large_by_itself_is_passed_by(platform: Platf
     async with platform.opened() as sink:
         receipt = await sink.put([*emails(5), an_email("<huge@x>", data=b"x" * 200_000), an_email("<after@x>")])
     assert [letter.email_id for letter in receipt.refused] == ["<huge@x>"]
-    assert "size" in receipt.refused[0].reason
+    assert "too large" in receipt.refused[0].reason
     assert len(platform.ids()) == 6
 
 
-async def test_when_all_are_refused_the_mailbox_fails_and_nothing_more_is_passed_by(platform: Platform) -> None:
+async def test_when_all_are_refused_the_mailbox_fails_and_none_is_passed_by(platform: Platform) -> None:
     platform.server.faults.add(RefusedEmail(where=lambda _: True, message="unknown field: mime_content"))
     async with platform.opened() as sink:
-        receipt = await sink.put(emails(40))
-        assert len(receipt.refused) == REFUSALS_IN_A_ROW
-        assert len(receipt.left) == 40 - REFUSALS_IN_A_ROW
-        assert receipt.failure is not None
-        assert receipt.failure.asks is Asks.STOP
-        assert "unknown field: mime_content" in str(receipt.failure)
-        with pytest.raises(SinkError, match="accepted none in between"):
-            await sink.put(receipt.left)
+        for _ in range(2):
+            with pytest.raises(SinkError, match="unknown field: mime_content") as caught:
+                await sink.put(emails(40))
+            assert caught.value.asks is Asks.STOP
         platform.server.faults.clear()
-        assert (await sink.put(receipt.left)).refused == ()
+        assert (await sink.put(emails(40))).refused == ()
+
+
+async def test_many_refused_in_a_row_are_passed_by_when_others_are_accepted(platform: Platform) -> None:
+    bad = {f"<{number}@x>" for number in range(12)}
+    platform.server.faults.add(RefusedEmail(frozenset(bad)))
+    async with platform.opened() as sink:
+        receipt = await sink.put(emails(30))
+    assert receipt.failure is None
+    assert {letter.email_id for letter in receipt.refused} == bad
+    assert len(platform.ids()) == 18
+
+
+async def test_single_refused_emails_are_passed_by(platform: Platform) -> None:
+    platform.server.faults.add(RefusedEmail(where=lambda _: True))
+    async with platform.opened() as sink:
+        for number in range(REFUSALS_IN_A_ROW):
+            assert len((await sink.put([an_email(f"<{number}@x>")])).refused) == 1
+        with pytest.raises(SinkError, match="refuses every email"):
+            await sink.put([an_email("<one too many@x>")])
+
+
+async def test_a_dead_letter_that_cannot_be_recorded_holds_back_that_email_alone(
+    platform: Platform, tmp_path: Path
+) -> None:
+    platform.server.faults.add(RefusedEmail(frozenset({"<7@x>"})))
+    directory = tmp_path / "project" / "bucket" / MAILBOX.address
+    directory.mkdir(parents=True)
+    (directory / "dead-letters.jsonl").mkdir()
+    async with platform.opened(letters=tmp_path) as sink:
+        receipt = await sink.put(emails(20))
+        assert [email.id for email in receipt.left] == ["<7@x>"]
+        assert isinstance(receipt.failure, StorageError)
+        assert str(tmp_path) in str(receipt.failure)
+        tried = len(platform.puts())
+        for _ in range(3):
+            with pytest.raises(StorageError):
+                await sink.put(receipt.left)
+        assert len(platform.puts()) == tried, "it was refused once: only the record is tried again"
+        (directory / "dead-letters.jsonl").rmdir()
+        done = await sink.put(receipt.left)
+        assert [letter.email_id for letter in done.refused] == ["<7@x>"]
 
 
 # --- Failures --------------------------------------------------------------------------------------------------------
@@ -249,32 +287,72 @@ async def test_everything_is_stored_once_the_faults_stop(platform: Platform) -> 
     assert Counter(platform.uploads().values()) == {1: 1000}
 
 
-async def test_a_poisonous_email_does_not_hold_up_its_batch(platform: Platform) -> None:
+@pytest.mark.parametrize("others", [True, False])
+async def test_a_poisonous_email_does_not_hold_up_its_batch(platform: Platform, others: bool) -> None:  # noqa: FBT001
     """The platform fails whenever it is given one of the emails: the others come through, and it is named."""
     platform.server.faults.add(RefusedEmail(frozenset({"<3@x>"}), status=500, message="internal error"))
     async with platform.opened() as sink:
-        await sink.put([an_email("<first@x>")])
-        left: Sequence[Email] = emails(10)
-        problems = []
+        left: Sequence[Email] = emails(30)
+        problems: list[SinkError] = []
         for attempt in range(40):
-            try:
-                receipt = await sink.put(left)
-            except SinkError as error:
-                problems.append(error)
-            else:
-                left = receipt.left
-                if not left:
-                    break
-                assert receipt.failure is not None
-                problems.append(receipt.failure)
-            await sink.put([an_email(f"<other-{attempt}@x>")])
+            receipt, problem = await put_once(sink, left)
+            left = receipt.left
+            if problem is None:
+                break
+            problems.append(problem)
+            if attempt == 3:
+                assert [email.id for email in left] == ["<3@x>"], "the others are stored with the first doubt"
+            if others:
+                await sink.put([an_email(f"<other-{attempt}@x>")])
             platform.clock.seconds += 300
-        assert not left
-        assert [letter.email_id for letter in receipt.refused] == ["<3@x>"]
-        assert receipt.refused[0].code == "HTTP 500"
-        assert len(problems) > 12, "it had its time"
-        assert any("<3@x>" in str(error) for error in problems)
-    assert {email.id for email in emails(10)} - set(platform.ids()) == {"<3@x>"}
+        assert any("<3@x>" in str(error) and error.scope is Scope.MAILBOX for error in problems)
+        if others:
+            assert [letter.email_id for letter in receipt.refused] == ["<3@x>"]
+            assert receipt.refused[0].code == "HTTP 500"
+            assert len(problems) > 12, "it had its time"
+        else:
+            assert [email.id for email in left] == ["<3@x>"], "nothing says that it is the email's fault"
+    assert {email.id for email in emails(30)} - set(platform.ids()) == {"<3@x>"}
+    assert max(platform.uploads().values()) == 1
+
+
+async def put_once(sink: PlatformSink, batch: Sequence[Email]) -> tuple[Receipt, SinkError | None]:
+    try:
+        receipt = await sink.put(batch)
+    except SinkError as error:
+        return Receipt(left=tuple(batch), failure=error), error
+    return receipt, receipt.failure
+
+
+async def test_an_outage_is_not_made_worse(platform: Platform) -> None:
+    """Whole batches wait, and go as whole batches when it is over."""
+    await platform.server.stop()
+    async with a_sink_that_was_open(platform) as sink:
+        for _ in range(10):
+            with pytest.raises(SinkError, match="cannot connect"):
+                await sink.put(emails(80))
+        await platform.server.start()
+        platform.server.log.clear()
+        await sink.put(emails(80))
+        assert len(platform.puts()) == 1
+        platform.server.faults.add(api_error(500), operation="put_emails")
+        platform.server.log.clear()
+        for _ in range(10):
+            with pytest.raises(SinkError, match="HTTP 500"):
+                await sink.put([an_email(f"<{number}@y>") for number in range(80)])
+    assert len(platform.puts()) <= 20, "one upload and one question each time"
+
+
+@asynccontextmanager
+async def a_sink_that_was_open(platform: Platform) -> AsyncIterator[PlatformSink]:
+    sink = platform.sink()
+    await platform.server.start()
+    await sink.open(MAILBOX, None)
+    await platform.server.stop()
+    try:
+        yield sink
+    finally:
+        await sink.aclose()
 
 
 async def test_a_quota_is_waited_for_and_nothing_is_passed_by(platform: Platform) -> None:
@@ -314,6 +392,9 @@ async def test_a_bucket_that_is_not_there_is_named_and_looked_for_again(platform
     with pytest.raises(SinkError, match="bucket project/new is not there"):
         await sink.put([an_email("<2@x>", mailbox=mailbox)])
     platform.store.create_bucket("project", "new")
+    with pytest.raises(SinkError, match="made anew") as caught:
+        await sink.put([an_email("<2@x>", mailbox=mailbox)])
+    assert caught.value.asks is Asks.RESYNC
     await sink.open(mailbox, None)
     await sink.put([an_email(mailbox=mailbox)])
     assert platform.ids(mailbox) == ["<1@example.com>"], "another bucket of that name is empty"
@@ -354,10 +435,21 @@ async def test_large_emails_are_not_fetched_to_see_whether_they_are_there(platfo
         assert not platform.server.log.of("get_emails")
 
 
-async def test_a_stored_email_that_is_larger_than_it_should_be_counts_as_unknown(platform: Platform) -> None:
+@pytest.mark.parametrize("status", [400, 403, 404, 405])
+async def test_a_platform_that_does_not_answer_questions_gets_the_upload(platform: Platform, status: int) -> None:
+    platform.server.faults.add(api_error(status), operation="get_emails")
     async with platform.opened() as sink:
-        await sink.put([an_email("<a@x>", data=b"x" * 10_000_000)])
+        await sink.put([an_email("<a@x>")])
         refs = [ItemRef("i1", size=1000, email_id="<a@x>")]
+        assert list(await sink.holds(MAILBOX, Folder("f", ("Inbox",)), refs)) == [False]
+
+
+async def test_a_question_that_fails_is_asked_again(platform: Platform) -> None:
+    platform.server.faults.add(api_error(503), operation="get_emails", times=1)
+    async with platform.opened() as sink:
+        refs = [ItemRef("i1", size=1000, email_id="<a@x>")]
+        with pytest.raises(SinkError):
+            await sink.holds(MAILBOX, Folder("f", ("Inbox",)), refs)
         assert list(await sink.holds(MAILBOX, Folder("f", ("Inbox",)), refs)) == [False]
 
 

@@ -12,11 +12,12 @@ import pytest
 
 from ews_sync.errors import Asks, CheckpointError, SinkError
 from ews_sync.model import Backfill, FolderCheckpoint, MailboxCheckpoint
-from ews_sync.simulator.platform.faults import CursorForgotten, CursorRefused, api_error
+from ews_sync.simulator.platform.faults import CursorForgotten, CursorRefused, RequestTooLarge, api_error
 from ews_sync.sinks.platform.states import CURSOR_REFUSED, NO_CURSOR
 from tests.sinks.builders import MAILBOX, OTHER
 
 if TYPE_CHECKING:
+    from ews_sync.sinks.platform.states import PlatformCheckpointStore
     from tests.sinks.platform.surroundings import Platform
 
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
@@ -106,19 +107,70 @@ async def test_of_a_save_that_fails_in_part_the_rest_is_written_the_next_time(pl
 async def test_a_platform_that_refuses_cursors_gets_the_rest_and_is_told_of_once(platform: Platform) -> None:
     platform.server.faults.add(CursorRefused())
     async with platform.checkpoints() as store:
-        await store.save(MAILBOX, a_checkpoint(a_folder(), a_folder("AAMk2")))
+        await refused_until_it_is_a_habit(platform, store, a_checkpoint(a_folder(), a_folder("AAMk2")))
         platform.server.log.clear()
         await store.save(MAILBOX, a_checkpoint(a_folder(cursor="position 2")))
         await store.save(OTHER, a_checkpoint(a_folder()))
-    assert [record.status for record in platform.server.log.of("put_keyed_sync_state")] == [200, 200]
-    assert platform.warnings == [CURSOR_REFUSED]
-    assert all("cursor" not in state for state in states(platform))
+        assert [record.status for record in platform.server.log.of("put_keyed_sync_state")] == [200, 200]
+        assert platform.warnings == [CURSOR_REFUSED]
+        assert all("cursor" not in state for state in states(platform))
+        platform.server.faults.clear()
+        platform.clock.seconds += 600
+        await store.save(OTHER, a_checkpoint(a_folder(cursor="position 3")))
+        assert sum("cursor" in state for state in states(platform)) == 1, "it is tried again once in a while"
     async with platform.checkpoints() as store:
         loaded = await store.load(MAILBOX)
     assert loaded.folders["AAMk1"] == FolderCheckpoint(
         "AAMk1", ("Inbox", "Claims"), synced_until=UNTIL, last_synced_at=UNTIL
     )
     assert platform.warnings == [CURSOR_REFUSED, NO_CURSOR]
+
+
+async def refused_until_it_is_a_habit(
+    platform: Platform, store: PlatformCheckpointStore, checkpoint: MailboxCheckpoint
+) -> None:
+    for _ in range(2):
+        with pytest.raises(SinkError, match="cursor"):
+            await store.save(MAILBOX, checkpoint)
+        assert len(states(platform)) == len(checkpoint.folders), "the rest is saved at once"
+        platform.clock.seconds += 5
+    await store.save(MAILBOX, checkpoint)
+
+
+async def test_a_single_refusal_costs_no_cursor(platform: Platform) -> None:
+    platform.server.faults.add(api_error(400), operation="put_keyed_sync_state", times=1)
+    checkpoint = a_checkpoint(a_folder(), a_folder("AAMk2"))
+    async with platform.checkpoints() as store:
+        with pytest.raises(SinkError):
+            await store.save(MAILBOX, checkpoint)
+        await store.save(MAILBOX, checkpoint)
+    assert all("cursor" in state for state in states(platform))
+    assert platform.warnings == []
+
+
+async def test_a_state_that_is_too_large_goes_without_its_cursor_alone(platform: Platform) -> None:
+    platform.server.faults.add(RequestTooLarge(2000))
+    checkpoint = a_checkpoint(a_folder(cursor="x" * 3000), a_folder("AAMk2"))
+    async with platform.checkpoints() as store:
+        for _ in range(5):
+            await store.save(MAILBOX, checkpoint)
+            platform.clock.seconds += 5
+    assert sorted("cursor" in state for state in states(platform)) == [False, True]
+    assert platform.warnings == []
+
+
+async def test_of_two_spellings_of_an_address_its_own_counts(platform: Platform) -> None:
+    bucket = platform.store.bucket("project", "bucket")
+    assert bucket is not None
+    for number, (name, until) in enumerate(
+        [("abc@example.com", "2025-01-03"), ("ABC@example.com", "2025-01-02"), ("Abc@example.com", "2025-01-09")]
+    ):
+        state = {"mailbox_name": name, "folder_id": "AAMk1", "folder_path": ["Inbox"], "status": "UP_TO_DATE"}
+        times = {"synced_until": f"{until}T00:00:00Z", "last_synced_at": f"{until}T00:00:00Z"}
+        platform.store.put_keyed_sync_state(bucket, f"{number}", {**state, **times})
+    async with platform.checkpoints() as store:
+        folder = (await store.load(MAILBOX)).folders["AAMk1"]
+    assert folder.synced_until == datetime(2025, 1, 3, tzinfo=UTC)
 
 
 async def test_a_platform_that_forgets_cursors_is_told_of_once(platform: Platform) -> None:
