@@ -116,8 +116,8 @@ class ExchangeServer:
 
     `faults` can be changed while it runs. `authenticator` takes the place of Basic authentication with `accounts`.
     `use_gzip` compresses small answers for clients that accept it. With `max_concurrent` a principal's further requests
-    at the same time are refused (EWSMaxConcurrency: 27 in Exchange 2013 and later, 10 in 2010). `sleep` is what latency
-    waits with.
+    at the same time are refused (EWSMaxConcurrency: 27 in Exchange 2013 and later, 10 in 2010). A connection ends after
+    `requests_per_connection`. `sleep` is what latency waits with.
     """
 
     def __init__(  # noqa: PLR0913 - each is a part that can be exchanged
@@ -133,6 +133,7 @@ class ExchangeServer:
         limits: Limits | None = None,
         use_gzip: bool = False,
         max_concurrent: int | None = None,
+        requests_per_connection: int | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.exchange = exchange
@@ -145,6 +146,8 @@ class ExchangeServer:
         self._port = port
         self._use_gzip = use_gzip
         self._max_concurrent = max_concurrent
+        self._requests_per_connection = requests_per_connection
+        self._answered: dict[asyncio.BaseTransport, int] = {}
         self._sleep = sleep
         self._runner: web.AppRunner | None = None
         self._stopping = asyncio.Event()
@@ -160,6 +163,7 @@ class ExchangeServer:
         self._stopping = asyncio.Event()
         app = web.Application(client_max_size=LARGEST_REQUEST)
         app.router.add_route("*", PATH, self._serve)
+        app.on_response_prepare.append(self._count)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port, ssl_context=self._ssl_context)
@@ -181,6 +185,19 @@ class ExchangeServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    async def _count(self, http: web.Request, response: web.StreamResponse) -> None:
+        """End the connection when it has had its requests."""
+        transport, most = http.transport, self._requests_per_connection
+        if transport is None or most is None:
+            return
+        answered = self._answered.pop(transport, 0) + 1
+        if answered >= most:
+            response.force_close()
+            # The headers were made before this hook.
+            response.headers["Connection"] = "close"
+        else:
+            self._answered[transport] = answered
 
     async def _serve(self, http: web.Request) -> web.StreamResponse:
         exchange = _Exchange(self, http)
