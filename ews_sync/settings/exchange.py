@@ -25,6 +25,7 @@ _SECRET = "auth_oauth_client_secret"  # noqa: S105 - a key's name
 _PRIVATE_KEY = "auth_oauth_client_credential_private_key"
 _THUMBPRINT = "auth_oauth_client_credential_thumbprint"
 _CERTIFICATE = "auth_oauth_client_credential_certificate"
+_NO_TENANT = frozenset({"common", "organizations", "consumers"})
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 
 
@@ -81,7 +82,7 @@ class OAuth2:
 
 @dataclass(frozen=True, slots=True)
 class KerberosAuth:
-    """Reserved. `user` is None where the process's own tickets are meant."""
+    """Kerberos, from the ticket cache or a keytab. `user` is None where the process's own tickets are meant."""
 
     kind: ClassVar[str] = "kerberos"
     user: str | None = None
@@ -226,6 +227,10 @@ def _authority(text: str, tree: Tree) -> str | None:
             raise ValueError(not_allowed(kind, text))  # noqa: TRY301 - the same words for every reason
     except ValueError as error:
         tree.complain(("auth_oauth_authority",), str(error))
+        return None
+    if url.path.strip("/").lower() in _NO_TENANT:
+        # These are for people, who bring their tenant along; an application is let in by one tenant.
+        tree.complain(("auth_oauth_authority",), f"must end with the tenant's id or domain, not {shown(url.path)}")
         return None
     return text.rstrip("/")
 

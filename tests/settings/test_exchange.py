@@ -215,6 +215,11 @@ AUTHORITY = (
         (SECRET, {"auth_oauth_authority": "https://a.b/"}, f'auth_oauth_authority: {AUTHORITY}, not "https://a.b/"'),
         (
             SECRET,
+            {"auth_oauth_authority": "https://login.microsoftonline.com/Common/"},
+            """auth_oauth_authority: must end with the tenant's id or domain, not "/Common/\"""",
+        ),
+        (
+            SECRET,
             {"auth_oauth_client_id": None},
             (
                 'auth_oauth_client_id: missing, and auth_type "oauth2" needs it: give it, or set '

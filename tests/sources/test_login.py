@@ -15,10 +15,9 @@ from ews_sync.errors import (
     ConfigurationError,
     ConnectionFailedError,
     SourceError,
-    UnavailableError,
 )
 from ews_sync.model import Bucket, Mailbox
-from ews_sync.settings.exchange import AccessType, BasicAuth, Exchange as ExchangeSettings, KerberosAuth
+from ews_sync.settings.exchange import AccessType, BasicAuth, Exchange as ExchangeSettings
 from ews_sync.simulator.access import Account
 from ews_sync.simulator.server import ExchangeServer
 from ews_sync.simulator.store import Exchange
@@ -100,11 +99,6 @@ async def test_a_wrong_password_is_tried_once() -> None:
         error = await failure(settings(peer.url, password="wrong"))
         assert isinstance(error, AuthenticationError)
         assert len(peer.log) == 1
-
-
-def test_other_ways_to_log_in_say_that_they_are_not_there() -> None:
-    with pytest.raises(UnavailableError, match="kerberos"):
-        log_in(ExchangeSettings("https://x", KerberosAuth()))
 
 
 async def test_cookies_of_one_mailbox_do_not_go_along_with_another() -> None:

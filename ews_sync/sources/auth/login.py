@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING
 
 import httpx
 
-from ews_sync.errors import UnavailableError
-from ews_sync.settings.exchange import BasicAuth, Exchange
+from ews_sync.settings.exchange import BasicAuth, Exchange, KerberosAuth, NtlmAuth, OAuth2
+from ews_sync.sources.auth.lanes import KEEP_FOR, LaneTransport
+from ews_sync.sources.auth.oauth2 import bearer_auth
 from ews_sync.sources.auth.tls import tls_context
 
+if TYPE_CHECKING:
+    import ssl
+
+    from ews_sync.sources.auth.lanes import LogOn
+
+_LANES = 32
+_ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEP_FOR)
 _LIMITS = httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=120)
 """Connections stay open longer than a mailbox waits between rounds: a quiet appliance does not make new ones."""
 
@@ -29,19 +38,40 @@ class Login:
 def log_in(exchange: Exchange) -> Login:
     """Make the client. Nothing is sent yet.
 
-    Raises `UnavailableError` for ways to log in that this version lacks, `ConfigurationError` as `tls_context` does.
+    Raises `ConfigurationError` as `tls_context` does, and when packages for the way to log in are not installed.
     """
     match exchange.auth:
         case BasicAuth(user=user, password=password):
             # UTF-8 is what Exchange takes, and what RFC 7617 recommends.
             auth = httpx.BasicAuth(user.encode(), password.get_secret_value().encode())
-            # The environment's proxies apply (HTTPS_PROXY, NO_PROXY), so the client makes its own transports.
-            client = httpx.AsyncClient(
-                auth=auth, verify=tls_context(exchange), limits=_LIMITS, follow_redirects=False, cookies=_no_cookies()
-            )
-            return Login(client, user)
-        case other:
-            raise UnavailableError(f'auth_type "{other.kind}" is not in this version yet')
+            return Login(_client(auth, tls_context(exchange)), user)
+        case OAuth2() as oauth2:
+            tls = tls_context(exchange)
+            return Login(_client(bearer_auth(exchange.endpoint, oauth2, tls), tls), oauth2.client_id)
+        case NtlmAuth(user=user, password=password):
+            # What a way to log in needs is loaded by whoever logs in that way: the process's memory is counted.
+            from ews_sync.sources.auth.ntlm import Ntlm  # noqa: PLC0415
+
+            return Login(_laned(Ntlm(user, password), tls_context(exchange)), user)
+        case KerberosAuth(user=principal):
+            from ews_sync.sources.auth.kerberos import Kerberos  # noqa: PLC0415 - as above
+
+            log_on = Kerberos(principal, httpx.URL(exchange.endpoint).host)
+            return Login(_laned(log_on, tls_context(exchange)), principal or "kerberos")
+
+
+def _client(auth: httpx.Auth, tls: ssl.SSLContext) -> httpx.AsyncClient:
+    # The environment's proxies apply (HTTPS_PROXY, NO_PROXY), so the client makes its own transports.
+    return httpx.AsyncClient(auth=auth, verify=tls, limits=_LIMITS, follow_redirects=False, cookies=_no_cookies())
+
+
+def _laned(log_on: LogOn, tls: ssl.SSLContext) -> httpx.AsyncClient:
+    def new_lane() -> httpx.AsyncClient:
+        # A client and not a transport, since the environment's proxies apply here, too.
+        return httpx.AsyncClient(verify=tls, limits=_ONE, follow_redirects=False, cookies=_no_cookies())
+
+    transport = LaneTransport(log_on, new_lane, lanes=_LANES)
+    return httpx.AsyncClient(transport=transport, follow_redirects=False, cookies=_no_cookies())
 
 
 def _no_cookies() -> CookieJar:

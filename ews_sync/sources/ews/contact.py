@@ -65,4 +65,11 @@ class FirstContact:
     def _raise_failure(self, since: int) -> None:
         known = self._failure
         if known is not None and self._failures > since:
-            raise ConnectionFailedError(known.summary, asks=known.asks, code=known.code, hint=known.hint)
+            raise ConnectionFailedError(
+                known.summary,
+                asks=known.asks,
+                code=known.code,
+                hint=known.hint,
+                retry_after=known.retry_after,
+                request_id=known.request_id,
+            )
