@@ -12,7 +12,7 @@ import uvloop
 
 from ews_sync.assembly import NO_VERIFICATION, open_sink, open_source, own_mailboxes
 from ews_sync.clock import SystemClock
-from ews_sync.errors import AuthenticationError, EwsSyncError
+from ews_sync.errors import AuthenticationError, EwsSyncError, Scope
 from ews_sync.remote_config import config_loader
 from ews_sync.server.report import shown
 from ews_sync.settings.values import ConfigFile, Settings
@@ -86,9 +86,9 @@ async def find_out(settings: Settings) -> list[Finding]:
         # The first one alone: a wrong password must be tried once, not once for every mailbox.
         findings = [await one(mailbox) for mailbox in mailboxes[:1]]
         first = findings[0].reading if findings else None
-        if first is not None and first.code == "HTTP 401":
+        if isinstance(first, AuthenticationError) and first.scope is Scope.PROCESS:
             # It names the first mailbox, but holds for the account, whichever mailbox it opens.
-            refused = AuthenticationError("not tried: the user name or password was refused", hint=first.hint)
+            refused = AuthenticationError("not tried: the login was refused", hint=first.hint)
             return findings + [Finding(mailbox, reading=refused) for mailbox in mailboxes[1:]]
         return findings + list(await asyncio.gather(*(one(mailbox) for mailbox in mailboxes[1:])))
     finally:

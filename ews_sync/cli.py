@@ -14,7 +14,7 @@ import textwrap
 from typing import TYPE_CHECKING, NoReturn
 
 from ews_sync import __version__
-from ews_sync.errors import ConfigurationError, EwsSyncError, UnavailableError
+from ews_sync.errors import ConfigurationError, EwsSyncError
 from ews_sync.settings.options import DEMO, DEMO_ONLY, DEMO_SHARED, GROUPS, OPTIONS, VARIABLES, Option
 from ews_sync.settings.problems import did_you_mean, plain, shown
 from ews_sync.terminal import say
@@ -48,17 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-def require_available(settings: Settings) -> None:
-    """Refuse what is described and checked already, but not built yet.
-
-    Raises:
-        UnavailableError: the settings ask for such a thing.
-    """
-    kind = settings.exchange.auth.kind
-    if kind != "basic":
-        raise UnavailableError(f'auth_type "{kind}" is not in this version yet', hint='use "basic"')
 
 
 class _UsageError(Exception):
@@ -109,9 +98,7 @@ def _appliance(command: str, given: Mapping[str, str], environ: Mapping[str, str
     options = load_options(given, environ)
 
     def read(remote: bytes | None) -> Settings:
-        settings = read_config(options, environ, remote)
-        require_available(settings)
-        return settings
+        return read_config(options, environ, remote)
 
     # A config on this machine is checked before anything begins.
     start = options if options.config_is_remote else read(None)

@@ -94,13 +94,6 @@ class DefectError(EwsSyncError):
         )
 
 
-class UnavailableError(EwsSyncError):
-    """Something that is meant to exist one day is not in this version."""
-
-    asks = Asks.STOP
-    scope = Scope.PROCESS
-
-
 class SourceError(EwsSyncError):
     """The mail server, or the way to it, failed."""
 

@@ -20,7 +20,7 @@ ReadConfig = Callable[[bytes | None], Settings]
 LoadConfig = Callable[[], Awaitable[Settings]]
 """Gives the config as it is now.
 
-Raises `ConfigurationError` and `UnavailableError` when it is wrong, and `SinkError` when it cannot be fetched.
+Raises `ConfigurationError` when it is wrong, and `SinkError` when it cannot be fetched.
 """
 _ANSWER_WITHIN = 30.0
 _ALL_WITHIN = 60.0

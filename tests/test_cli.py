@@ -5,14 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ews_sync import __version__, cli
-from ews_sync.errors import ConfigurationError, StorageError, UnavailableError
+from ews_sync.errors import ConfigurationError, StorageError
 from ews_sync.settings.options import DEMO_ONLY, OPTIONS, VARIABLES
-from tests.settings.examples import CLIENT_SECRET, FILLED, NTLM, PASSWORD, basic, load
+from tests.settings.examples import PASSWORD, basic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,57 +149,6 @@ def test_as_documented_but_for_the_placeholder(capsys: pytest.CaptureFixture[str
     )
     assert code == 2
     assert "  --reinfer-api-endpoint: still has the placeholder <mydomain>: put your own value there\n" in err
-
-
-@pytest.mark.parametrize(
-    ("config", "arguments", "environ", "line"),
-    [
-        (
-            NTLM,
-            ["--local-files-prefix", "."],
-            {"REINFER_EWS_AUTH_PASS": "x"},
-            'auth_type "ntlm" is not in this version yet - use "basic"',
-        ),
-        (
-            CLIENT_SECRET | FILLED | {"auth_oauth_client_secret": "x"},
-            ["--local-files-prefix", "."],
-            {},
-            'auth_type "oauth2" is not in this version yet - use "basic"',
-        ),
-        (
-            basic(auth_type="kerberos"),
-            ["--local-files-prefix", "."],
-            {},
-            'auth_type "kerberos" is not in this version yet - use "basic"',
-        ),
-    ],
-)
-@pytest.mark.parametrize("command", [[], ["check"]])
-def test_what_is_not_there_yet(  # noqa: PLR0917 - a table's columns
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    config: dict[str, Any],
-    arguments: list[str],
-    environ: dict[str, str],
-    line: str,
-    command: list[str],
-) -> None:
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(config), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    for name, value in (environ | {"REINFER_EWS_CONFIG": str(path)}).items():
-        monkeypatch.setenv(name, value)
-    assert main(capsys, *command, *arguments) == (1, "", f"reinfer-ews: {line}\n")
-
-
-def test_basic_is_there_with_files_and_with_the_platform(tmp_path: Path) -> None:
-    from ews_sync.settings.load import settings_from  # noqa: PLC0415 - as the command does
-
-    cli.require_available(settings_from(basic(), {"local_files_prefix": str(tmp_path)}))
-    cli.require_available(load(basic()))
-    with pytest.raises(UnavailableError):
-        cli.require_available(load(basic(auth_type="ntlm")))
 
 
 @pytest.mark.parametrize(

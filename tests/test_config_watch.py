@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ews_sync.config_watch import LOOK_EVERY, ConfigWatch, Told, wait_after, worth_telling
-from ews_sync.errors import Asks, ConfigurationError, EwsSyncError, SinkError, UnavailableError
+from ews_sync.errors import Asks, ConfigurationError, EwsSyncError, SinkError
 from ews_sync.settings.exchange import BasicAuth
 from ews_sync.settings.load import load_options, read_config
 from ews_sync.telemetry.status import Status
@@ -147,7 +147,7 @@ def test_retry_after_is_honoured_at_the_start() -> None:
     assert platform.times == pytest.approx([0, 1234])
 
 
-@pytest.mark.parametrize("error", [REFUSED, WRONG, UnavailableError("not in this version")])
+@pytest.mark.parametrize("error", [REFUSED, WRONG])
 def test_what_an_operator_must_act_on_ends_the_start(error: EwsSyncError) -> None:
     async def story() -> None:
         with pytest.raises(type(error)) as caught:

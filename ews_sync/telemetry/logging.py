@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 OWN = "ews_sync"
 _REQUEST_LOGS = ("httpx", "httpcore", "aiohttp.access")
+# At their debug level they write down whole log-on messages.
+_NEVER_DEBUG = ("spnego", "msal")
 """One INFO line for every request says nothing that the service's own lines and the metrics do not say better."""
 
 
@@ -70,6 +72,8 @@ def configure_logging(debug_level: int, *, stream: TextIO, redactor: Redactor, f
     logging.getLogger(OWN).setLevel(logging.DEBUG if debug_level >= 1 else logging.INFO)
     for name in _REQUEST_LOGS:
         logging.getLogger(name).setLevel(logging.NOTSET if debug_level >= 2 else logging.WARNING)
+    for name in _NEVER_DEBUG:
+        logging.getLogger(name).setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
 
 

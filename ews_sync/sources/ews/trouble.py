@@ -90,7 +90,8 @@ def status_error(doing: str, response: httpx.Response, now: datetime) -> SourceE
                 f"{doing}: the Exchange server refused the user name or password",
                 code=code,
                 hint="check auth_user and the password (REINFER_EWS_AUTH_PASS), and that the server allows this "
-                "auth_type; it was tried once, since accounts lock",
+                "auth_type; it was tried once, since accounts lock. A proxy that opens TLS looks like this, too, to a "
+                "server with Extended Protection",
             )
         case 403:
             online = url.host.endswith(_EXCHANGE_ONLINE)
