@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from ews_sync.errors import StorageError
 from ews_sync.sinks.dead_letters import DeadLetterFile
 from ews_sync.sinks.durable import TEMPORARY, Disk, make_directories, write_all
 from ews_sync.sinks.mailbox_directory import DiskThreads, utc_now
@@ -29,7 +30,12 @@ class DeadLetterDirectory:
 
     async def record(self, letters: Sequence[DeadLetter]) -> None:
         """Record letters, durably and once each."""
-        await self._threads.run("recording a dead letter", self._record, letters)
+        try:
+            await self._threads.run(f"recording a dead letter in {self._directory}", self._record, letters)
+        except StorageError as error:
+            what = error.hint or f"see what is wrong with {self._directory}"
+            error.hint = f"{what}, or run without --dead-letter-dir"
+            raise
 
     async def check(self) -> None:
         """Try that the directory can be made and written, and leave nothing behind."""
