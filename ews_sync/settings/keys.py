@@ -124,7 +124,7 @@ class ConfigKeys(Layered):
     )
     port: Annotated[Whole, Ge(1), Le(65535)] = Field(default=80, description="Exchange server port.")
     auth_type: Annotated[
-        Literal["ntlm", "oauth2", "basic", "kerberos"] | None, Allowed('"ntlm", "oauth2" or "basic"')
+        Literal["ntlm", "oauth2", "basic", "kerberos"] | None, Allowed('"ntlm", "oauth2", "basic" or "kerberos"')
     ] = Field(default=None, description="How to log in to the Exchange server. Required.")
     auth_user: Text | None = Field(default=None, description="Exchange server user.")
     auth_password: Secret | None = Field(default=None, description="Exchange server password.")

@@ -87,7 +87,7 @@ def test_ssl_verify(value: object, verify: bool) -> None:  # noqa: FBT001 - a ta
 def test_null_is_not_given() -> None:
     assert load(basic(poll_frequency=None, audit_email=None, ews_ssl_ciphers=None)) == load(basic())
     assert load(mailbox(start_timestamp=None, folder_allowlist=None)) == load(basic())
-    assert problems(basic(auth_type=None)) == ['auth_type: missing: it must be "ntlm", "oauth2" or "basic"']
+    assert problems(basic(auth_type=None)) == ['auth_type: missing: it must be "ntlm", "oauth2", "basic" or "kerberos"']
 
 
 EXAMPLE = 'a time in ISO 8601, such as "2020-01-01T00:00:00+00:00"'
@@ -100,8 +100,8 @@ FOLDERS = 'a list of folder paths, each of them a list of names, such as [["Inbo
         (basic(ews_ssl_verify="no"), 'ews_ssl_verify: must be true or false, not "no"'),
         (basic(ews_ssl_verify=0), "ews_ssl_verify: must be true or false, not 0"),
         (basic(access_type="owner"), 'access_type: must be "delegate" or "impersonation", not "owner"'),
-        (basic(auth_type="ntml"), 'auth_type: must be "ntlm", "oauth2" or "basic", not "ntml"'),
-        (basic("auth_type"), 'auth_type: missing: it must be "ntlm", "oauth2" or "basic"'),
+        (basic(auth_type="ntml"), 'auth_type: must be "ntlm", "oauth2", "basic" or "kerberos", not "ntml"'),
+        (basic("auth_type"), 'auth_type: missing: it must be "ntlm", "oauth2", "basic" or "kerberos"'),
         (basic(auth_user=""), 'auth_user: must be a text that is not empty, not ""'),
         (
             basic(auth_password=12345678),
