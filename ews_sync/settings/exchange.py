@@ -194,7 +194,7 @@ def _auth(config: ConfigKeys, tree: Tree) -> Auth | None:
             return KerberosAuth(config.auth_user)
         case None:
             if not tree.is_bad("auth_type"):
-                tree.complain(("auth_type",), 'missing: it must be "ntlm", "oauth2" or "basic"')
+                tree.complain(("auth_type",), 'missing: it must be "ntlm", "oauth2", "basic" or "kerberos"')
             return None
 
 
