@@ -106,6 +106,10 @@ class NtlmAuthenticator:
         begun = self._connection(request).challenge_header
         return [begun] if begun is not None else list(self._schemes)
 
+    def change(self, account: Account) -> None:
+        """Let somebody log on with another password from now on. Connections that are logged on stay so."""
+        self._accounts[account.user.casefold()] = account
+
     def close_idle(self) -> None:
         """Close all connections, as a server does with those that were not used for a while."""
         for transport in list(self._by_transport):

@@ -19,6 +19,7 @@ from ews_sync.sources.auth.challenges import challenges, of_scheme
 from ews_sync.sources.auth.channel_binding import bindings
 from ews_sync.sources.auth.lanes import ReplacedError, pass_by, with_authorization, without_body
 from ews_sync.sources.auth.offers import not_offered
+from ews_sync.sources.auth.tokens import in_thread
 from ews_sync.web.failures import one_line
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Kerberos:
         self._user = user
         self._host = host
         self._bound_to: GssChannelBindings | None = None
+        self._one_at_a_time = asyncio.Lock()
         # At its debug level pyspnego logs every message.
         logging.getLogger("spnego").setLevel(logging.INFO)
 
@@ -94,8 +96,10 @@ class Kerberos:
         return response
 
     async def _with_ticket(self, lane: Lane, request: httpx.Request) -> httpx.Response:
-        # Getting a ticket waits for the KDC, and the library knows no other way than to block.
-        ticket = await asyncio.to_thread(self._ticket)
+        # Getting a ticket waits for the KDC, and the library knows no other way than to block. One at a time: the first
+        # of them make the cache that the others find theirs in.
+        async with self._one_at_a_time:
+            ticket = await in_thread(self._ticket)
         return await lane.send(with_authorization(request, f"{_SCHEME} {base64.b64encode(ticket).decode()}"))
 
     def _ticket(self) -> bytes:

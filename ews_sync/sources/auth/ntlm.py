@@ -13,6 +13,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import httpx
 import spnego
@@ -49,6 +50,7 @@ class Ntlm:
         self._password = password
         self._trust = _Trust(monotonic)
         self._scheme = _NTLM
+        self._logged_on: WeakSet[Lane] = WeakSet()
         # At its debug level pyspnego logs every message, and who has an authenticate message can guess passwords.
         logging.getLogger("spnego").setLevel(logging.INFO)
 
@@ -67,8 +69,14 @@ class Ntlm:
                     # It knows us no longer: the server was restarted behind a proxy, or looks at each request anew.
                     lane.knows_us = False
                     await pass_by(response)
+                if lane in self._logged_on:
+                    # The server ended a connection, perhaps all of them, and perhaps for a new password.
+                    self._trust.doubt()
                 async with self._trust.passage():
                     return await self._shake_hands(lane, request)
+            except httpx.TransportError:
+                self._trust.doubt()
+                raise
             except ReplacedError:
                 # No message of ours was on the new connection: begin again there.
                 continue
@@ -97,6 +105,7 @@ class Ntlm:
             self._trust.refused()
         elif response.status_code in {200, 500}:
             self._trust.accepted()
+            self._logged_on.add(lane)
         lane.knows_us = response.status_code != 401 and _stays(response)
         return response
 
@@ -118,8 +127,9 @@ class Ntlm:
 class _Trust:
     """Whether the password is known to be good: accepted lately, refused, or unknown.
 
-    While it is unknown, one connection goes ahead and the others wait for what comes of it: a password that was
-    changed while a hundred connections were open is tried once all the same.
+    While it is unknown, one connection goes ahead and the others wait for what comes of it. It is unknown again when
+    it was accepted a while ago, and when the server ends a connection: a password that was changed while a hundred
+    connections were open is tried once all the same.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
@@ -130,6 +140,9 @@ class _Trust:
 
     def accepted(self) -> None:
         self._accepted_at = self._monotonic()
+
+    def doubt(self) -> None:
+        self._accepted_at = None
 
     def refused(self) -> None:
         self._is_refused = True

@@ -388,3 +388,14 @@ async def test_extended_protection_where_certificates_are_not_verified(
     demands = peer(tls=server_tls, application_data=binding(certificate))
     async with demands as server, client(server.url, verify=False) as http:
         assert await ask(http, server.url) == 200
+
+
+async def test_a_password_that_is_changed_under_open_connections_is_tried_once() -> None:
+    async with peer() as server, client(server.url) as http:
+        assert set(await ask_often(http, server.url, 64, 16)) == {200}
+        before = server.seen.handshakes
+        server.seen.change(Account(USER, "another one", may_impersonate=True, mailbox=OWNER))
+        server.seen.close_idle()
+        outcomes = await asyncio.gather(*(ask(http, server.url) for _ in range(16)), return_exceptions=True)
+        assert 200 not in outcomes
+        assert server.seen.handshakes == before + 1
