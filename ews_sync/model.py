@@ -183,9 +183,9 @@ class Mime(Protocol):
         """Give the room back. May be called more than once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MimeBytes:
-    """A message in memory."""
+    """A message in memory. Its bytes go when it is closed, whoever still knows of it."""
 
     data: bytes
 
@@ -203,7 +203,8 @@ class MimeBytes:
         return self.data[start : start + size]
 
     def close(self) -> None:
-        """Do nothing: memory gives itself back."""
+        """Let go of the bytes."""
+        self.data = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ DATA = st.lists(st.sampled_from([b"a", b"ab", b"\r", b"\n", b"\r\n", b"\xc3\xa9"
 BLOCK = st.integers(1, 9)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Counting(MimeBytes):
     """A message that notes what is read of it."""
 

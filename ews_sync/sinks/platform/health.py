@@ -183,7 +183,7 @@ class Suspects:
 class Repeats:
     """The digests of what was uploaded lately: what a mailbox reads once more after a failure is not sent again."""
 
-    def __init__(self, most: int = 16_384) -> None:
+    def __init__(self, most: int = 8192) -> None:
         self._most = most
         self._digests: OrderedDict[Key, bytes] = OrderedDict()
 

@@ -94,7 +94,9 @@ class SpoolWriter:
     def finish(self) -> Mime:
         """Give the whole message."""
         if self._file is None:
-            return MimeBytes(b"".join(self._pieces))
+            whole = b"".join(self._pieces)
+            self._pieces.clear()
+            return MimeBytes(whole)
         return MimeFile(self._file, self._size)
 
     def discard(self) -> None:
