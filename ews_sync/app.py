@@ -14,7 +14,7 @@ import structlog
 import uvloop
 
 from ews_sync import __version__
-from ews_sync.assembly import NO_VERIFICATION, engine_options, open_sink, open_source, own_mailboxes
+from ews_sync.assembly import engine_options, open_sink, open_source, own_mailboxes, warnings_of
 from ews_sync.clock import SystemClock
 from ews_sync.config_watch import ConfigWatch
 from ews_sync.engine.backoff import Backoff
@@ -120,6 +120,8 @@ class Appliance:
         self.listening = asyncio.Event()
         """Set once the HTTP server answers."""
         self._engine: Engine | None = None
+        self._shown: tuple[str, ...] = ()
+        """The warnings about the config in force."""
         self._begun: set[tuple[Bucket, str]] = set()
         self._log = structlog.get_logger("ews_sync.app")
         self.status = Status(
@@ -209,10 +211,13 @@ class Appliance:
         shard, own = settings.shard, len(own_mailboxes(settings))
         if shard is not None:
             self.status.shard = ShardNote(shard.name, shard.number, shard.total, own, len(settings.mailboxes))
-        if settings.exchange.ssl_verify:
-            self.status.settle(NO_VERIFICATION)
-        else:
-            self._warn(NO_VERIFICATION)
+        found = warnings_of(settings)
+        for warning in self._shown:
+            if warning not in found:
+                self.status.settle(warning)
+        self._shown = found
+        for warning in found:
+            self._warn(warning)
 
     def _warn(self, warning: str) -> None:
         """Show a warning on /status and log it, once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from ews_sync.engine.engine import EngineOptions
 from ews_sync.engine.sharding import shard_of
@@ -25,12 +26,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ews_sync.model import Bucket, CheckpointStore, Clock, Mailbox, Sink
+    from ews_sync.settings.exchange import Exchange
     from ews_sync.settings.values import Settings
 
 NO_VERIFICATION = (
     "certificates are NOT verified (ews_ssl_verify is false): whoever can listen to the network can read the mail and "
     'the password. Set "ews_ssl_ca_bundle" to your certificate authority instead'
 )
+
+
+CLEAR_TEXT = (
+    "the Exchange server is reached by http:// and not by https://: whoever can listen to the network can read the "
+    "mail, and what this auth_type sends to log in. Set ews_endpoint, or host, to an https:// address"
+)
+
+
+def warnings_of(settings: Settings) -> tuple[str, ...]:
+    """Give what is allowed, but should not be."""
+    exchange = settings.exchange
+    found = []
+    if not exchange.ssl_verify:
+        found.append(NO_VERIFICATION)
+    if exchange.auth.kind in {"basic", "oauth2"} and exchange.endpoint.startswith("http:") and not _is_local(exchange):
+        found.append(CLEAR_TEXT)
+    return tuple(found)
+
+
+def _is_local(exchange: Exchange) -> bool:
+    return urlsplit(exchange.endpoint).hostname in {"127.0.0.1", "::1", "localhost"}
 
 
 def own_mailboxes(settings: Settings) -> tuple[Mailbox, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from ews_sync.assembly import NO_VERIFICATION, open_sink, open_source, own_mailboxes
+from ews_sync.assembly import open_sink, open_source, own_mailboxes, warnings_of
 from ews_sync.clock import SystemClock
 from ews_sync.errors import AuthenticationError, EwsSyncError, Scope
 from ews_sync.remote_config import config_loader
@@ -121,8 +121,7 @@ def render(settings: Settings, findings: Sequence[Finding]) -> str:
     if settings.shard is not None:
         number, total, name = settings.shard.number, settings.shard.total, settings.shard.name
         lines.append(shown(str(ShardNote(name, number, total, len(findings), len(settings.mailboxes)))))
-    if not exchange.ssl_verify:
-        lines.append(f"warning   {NO_VERIFICATION}")
+    lines += [f"warning   {warning}" for warning in warnings_of(settings)]
     for finding in findings:
         lines += ["", *_section(finding)]
     bad = sum(not finding.fine for finding in findings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from ews_sync.settings.options import OVERRIDES
 from ews_sync.settings.problems import placeholder_in, placeholder_left, reason, shown
@@ -25,6 +26,23 @@ class Given:
 
     text: str
     label: str
+
+
+def check_proxies(environ: Mapping[str, str], problems: Problems) -> None:
+    """Look at the proxies that the environment names; what they say is not shown, it may have a password in it."""
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        for variable in (name, name.lower()):
+            text = environ.get(variable, "").strip()
+            if text and not _is_proxy(text):
+                problems.add(variable, 'must be the address of an HTTP proxy, such as "http://proxy.example.com:3128"')
+
+
+def _is_proxy(text: str) -> bool:
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def read_overrides(tree: Tree, environ: Mapping[str, str], problems: Problems) -> None:

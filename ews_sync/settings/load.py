@@ -25,7 +25,7 @@ from ews_sync.settings.config_file import (
     report_repeated,
     without_nulls,
 )
-from ews_sync.settings.environment import Given, read_overrides, read_secret
+from ews_sync.settings.environment import Given, check_proxies, read_overrides, read_secret
 from ews_sync.settings.exchange import Exchange, exchange_from
 from ews_sync.settings.keys import ConfigKeys, read_keys
 from ews_sync.settings.option_keys import OptionKeys, read_options, shard_number
@@ -42,6 +42,7 @@ def load_options(arguments: Mapping[str, str], environ: Mapping[str, str]) -> Ru
         ConfigurationError: with all problems there are, one line each.
     """
     problems = Problems()
+    check_proxies(environ, problems)
     options, given = _options(arguments, environ, problems)
     place = _config_place(options, given, environ, problems)
     if not isinstance(place, ConfigFile):

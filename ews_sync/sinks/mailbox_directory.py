@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ews_sync.model import Bucket, DeadLetter, Mailbox
 
+_CHECKS = 20
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -114,18 +115,31 @@ class MailboxDirectory:
         made: list[Path] = []
         try:
             for directory in (self._lock_path.parent, self.temporary):
-                made += make_directories(self._disk, directory)
-                probe = directory / f"{TEMPORARY}probe-{os.getpid()}-{threading.get_ident()}"
-                try:
-                    write_all(self._disk, directory, [[(probe, [b"probe\n"])]])
-                finally:
-                    with contextlib.suppress(OSError):
-                        self._disk.remove(probe)
+                made += self._probe(directory)
         finally:
             for directory in reversed(made):
                 # Not empty any more: somebody has begun to use it, and so it stays.
                 with contextlib.suppress(OSError):
                     directory.rmdir()
+
+    def _probe(self, directory: Path) -> list[Path]:
+        """Try that files can be written in a directory; give those that had to be made for it."""
+        made: list[Path] = []
+        probe = directory / f"{TEMPORARY}probe-{os.getpid()}-{threading.get_ident()}"
+        for attempts_left in reversed(range(_CHECKS)):
+            try:
+                made += make_directories(self._disk, directory)
+                write_all(self._disk, directory, [[(probe, [b"probe\n"])]])
+            except FileNotFoundError:
+                # The check of another mailbox has just removed a directory that they share.
+                if not attempts_left:
+                    raise
+            else:
+                break
+            finally:
+                with contextlib.suppress(OSError):
+                    self._disk.remove(probe)
+        return made
 
     def close(self) -> None:
         """Give the lock back. The file stays: removing it would let two processes lock two files of one name."""

@@ -103,12 +103,14 @@ async def test_ntlm(tmp_path: Path, server_tls: ssl.SSLContext, certificate: Pat
 
 async def test_a_wrong_ntlm_password(tmp_path: Path, server_tls: ssl.SSLContext, certificate: Path) -> None:
     account = Account(r"CORP\svc", PASSWORD, may_impersonate=True)
-    async with surroundings(tmp_path, server_tls, NtlmAuthenticator([account]), account) as world:
+    seen = NtlmAuthenticator([account])
+    async with surroundings(tmp_path, server_tls, seen, account) as world:
         populate(world.mailbox(OTHER), 5)
         config = {"auth_type": "ntlm", "auth_user": account.user}
         async with command(world, certificate, config, {"REINFER_EWS_AUTH_PASS": "wrong horse"}) as run:
             await ends(run)
     last = run.text.splitlines()[-1]
+    assert seen.handshakes == 1, "accounts lock"
     assert "refused the user name or password" in last
     assert "REINFER_EWS_AUTH_PASS" in last
     assert "wrong horse" not in run.text

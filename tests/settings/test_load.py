@@ -612,3 +612,22 @@ def test_wrong_demo_options(tmp_path: Path) -> None:
         f'--directory: cannot be a directory: "{file}" is a file',
         '--rate: must be a number of emails a minute between 0 and 60,000, not "nan"',
     )
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize(
+    "value", ["nonsense:://x", "socks5://127.0.0.1:1", "http://", "http://x:port", "http://u:secret@x:99999"]
+)
+def test_a_proxy_that_cannot_be_one(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_options({"local_files_prefix": "/x"}, {name: value, "REINFER_EWS_CONFIG": "/nowhere"})
+    [line] = [line for line in caught.value.problems if line.startswith(name)]
+    assert "http://proxy.example.com:3128" in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize("value", ["", "http://proxy:3128", "proxy:3128", "https://u:p@proxy.example.com"])
+def test_a_proxy_that_can_be_one(value: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_options({}, {"HTTPS_PROXY": value})
+    assert not any("PROXY" in line for line in caught.value.problems)
