@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from ews_sync.app import Appliance
+from ews_sync.assembly import CLEAR_TEXT, NO_VERIFICATION, warnings_of
 from ews_sync.clock import SystemClock
 from ews_sync.errors import (
     AlreadyRunningError,
@@ -21,6 +22,7 @@ from ews_sync.errors import (
     SinkError,
 )
 from ews_sync.settings.exchange import BasicAuth
+from ews_sync.settings.load import settings_from
 from ews_sync.settings.values import RemoteConfig, RunOptions, Shard
 from ews_sync.simulator.faults import HttpError
 from tests.end_to_end.world import World
@@ -292,3 +294,24 @@ async def test_a_shard_without_a_mailbox_idles_ready(world: World) -> None:
     assert world.server.log.of("FindFolder") == []
     appliance.stop()
     await world.task
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "verify", "expected"),
+    [
+        ("https://exchange.example.com/EWS/Exchange.asmx", "true", ()),
+        ("https://exchange.example.com/EWS/Exchange.asmx", "false", (NO_VERIFICATION,)),
+        ("http://exchange.example.com/EWS/Exchange.asmx", "true", (CLEAR_TEXT,)),
+        ("http://127.0.0.1:8080/EWS/Exchange.asmx", "true", ()),
+    ],
+)
+def test_what_is_allowed_and_should_not_be_is_said(endpoint: str, verify: str, expected: tuple[str, ...]) -> None:
+    config = {
+        "ews_endpoint": endpoint,
+        "ews_ssl_verify": verify,
+        "auth_type": "basic",
+        "auth_user": "u",
+        "auth_password": "p",
+        "mailboxes": {"a@example.com": {"bucket": {"owner": "o", "name": "n"}}},
+    }
+    assert warnings_of(settings_from(config, {"local_files_prefix": "/x"})) == expected

@@ -232,3 +232,13 @@ def test_a_full_disk_is_our_error(tmp_path: Path) -> None:
     assert done.stdout.startswith("cannot keep a large message in a temporary file: File too large")
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_message_that_is_closed_lets_go_of_its_bytes() -> None:
+    """Whoever still knows of it, such as a cycle that the collector has not come to, must not keep it in memory."""
+    writer = SpoolWriter()
+    writer.write(b"x" * 1000)
+    mime = writer.finish()
+    mime.close()
+    assert mime.size == 0
+    assert writer._pieces == []
