@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ews_sync.errors import AuthenticationError, ConnectionFailedError
+from ews_sync.errors import AuthenticationError, ConnectionFailedError, Scope
 from ews_sync.sources.ews.contact import FirstContact
 
 
@@ -51,6 +51,13 @@ async def test_a_refusal_after_the_credentials_were_taken_holds_too() -> None:
     with pytest.raises(AuthenticationError):
         async with contact.passage():
             raise AssertionError
+
+
+async def test_the_refusal_of_one_mailbox_is_not_kept() -> None:
+    contact = FirstContact()
+    contact.refused(AuthenticationError("no", scope=Scope.MAILBOX))
+    async with contact.passage():
+        contact.taken()
 
 
 async def test_those_who_wait_for_one_that_finds_no_server_need_not_find_out_again() -> None:

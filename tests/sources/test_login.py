@@ -19,6 +19,7 @@ from ews_sync.errors import (
 from ews_sync.model import Bucket, Mailbox
 from ews_sync.settings.exchange import AccessType, BasicAuth, Exchange as ExchangeSettings
 from ews_sync.simulator.access import Account
+from ews_sync.simulator.faults import HttpError
 from ews_sync.simulator.server import ExchangeServer
 from ews_sync.simulator.store import Exchange
 from ews_sync.sources.auth.login import log_in
@@ -101,6 +102,15 @@ async def test_a_wrong_password_is_tried_once() -> None:
         assert len(peer.log) == 1
 
 
+async def test_basic_where_it_is_not_offered() -> None:
+    async with server() as peer:
+        peer.faults.add(HttpError(401, headers=(("WWW-Authenticate", "Negotiate, NTLM"),)))
+        error = await failure(settings(peer.url))
+        assert "the Exchange server does not offer Basic; it offers Negotiate and NTLM" in error.summary
+        assert '"ntlm"' in error.hint
+        assert len(peer.log) == 1
+
+
 async def test_cookies_of_one_mailbox_do_not_go_along_with_another() -> None:
     seen: list[str | None] = []
 
@@ -167,6 +177,7 @@ async def test_a_name_that_nobody_knows() -> None:
     error = await failure(settings("http://exchange.invalid/EWS/Exchange.asmx"))
     assert error.summary.startswith("opening owner@example.com: cannot connect to exchange.invalid:80: ")
     assert "DNS" in error.hint
+    assert error.request_id == ""
 
 
 def test_a_bundle_that_is_not_there_or_holds_no_certificate(tmp_path: Path) -> None:

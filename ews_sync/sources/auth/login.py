@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,9 @@ def log_in(exchange: Exchange) -> Login:
             return Login(_client(auth, tls_context(exchange)), user)
         case OAuth2() as oauth2:
             tls = tls_context(exchange)
-            return Login(_client(bearer_auth(exchange.endpoint, oauth2, tls), tls), oauth2.client_id)
+            # Whatever holds for Exchange: the client's secret is for the identity provider alone.
+            verifying = tls if exchange.ssl_verify else tls_context(replace(exchange, ssl_verify=True))
+            return Login(_client(bearer_auth(exchange.endpoint, oauth2, verifying), tls), oauth2.client_id)
         case NtlmAuth(user=user, password=password):
             # What a way to log in needs is loaded by whoever logs in that way: the process's memory is counted.
             from ews_sync.sources.auth.ntlm import Ntlm  # noqa: PLC0415

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from ews_sync.errors import AuthenticationError, Scope
+from ews_sync.errors import AuthenticationError, EwsSyncError, Scope
+from ews_sync.sources.auth.challenges import challenges, of_scheme
 from ews_sync.sources.auth.oauth2_tokens import ClientCredentials, scope_for
-from ews_sync.sources.auth.tokens import TokenKeeper
+from ews_sync.sources.auth.offers import not_offered
+from ews_sync.sources.auth.tokens import Token, TokenKeeper, is_in_vain
 from ews_sync.web.failures import one_line
 
 if TYPE_CHECKING:
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 
 _ACCEPTED_LATELY = 600.0
 """Seconds for which a token that Exchange took proves that the application as such is let in."""
+_REPLACED_EVERY = 600.0
+"""Seconds in which a token that Exchange takes from others is not replaced for a mailbox that it keeps out."""
+_UNPROVEN = 60.0
+"""The same for a token that it takes from nobody: an administrator may be mending that."""
+_ENOUGH_REFUSALS = 2
 _ENOUGH = 4096
 _WHAT_TO_CHECK = (
     "check that the app registration has the application permission full_access_as_app (Office 365 Exchange Online), "
@@ -40,31 +47,40 @@ def bearer_auth(endpoint: str, auth: OAuth2, tls: ssl.SSLContext) -> BearerAuth:
 class BearerAuth(httpx.Auth):
     """Puts a token on each request (RFC 6750); one that is refused is replaced once, and the request sent again.
 
-    Raises what the keeper raises, and `AuthenticationError` when the other token is refused, too. The request's body
-    must be bytes: it may be sent twice.
+    Raises what the keeper raises, and `AuthenticationError` when the other token is refused, too, or there is no use
+    in another: of the mailbox in X-AnchorMailbox, unless Exchange takes no token from anybody. The request's body must
+    be bytes: it may be sent twice.
     """
 
     def __init__(self, tokens: TokenKeeper, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._tokens = tokens
         self._monotonic = monotonic
         self._accepted_at: float | None = None
+        self._refusals = 0
+        """Since Exchange took a token."""
+        self._let_in: set[str] = set()
+        self._kept_out: dict[str, float] = {}
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Send the request; after a 401 once more, with another token."""
         token = await self._tokens.token()
         request.headers["Authorization"] = f"Bearer {token.value}"
         response = yield request
-        if response.status_code == 401 and self._tokens.refuse(token):
-            token = await self._tokens.token()
+        mailbox = request.headers.get("X-AnchorMailbox", "")
+        other = await self._another(token, mailbox, response) if response.status_code == 401 else None
+        if other is not None:
             # httpx reads the refusal to its end before it sends the next request, however long it is.
             if isinstance(response.stream, httpx.AsyncByteStream):
                 response.stream = _FirstBytes(response.stream, _ENOUGH)
-            request.headers["Authorization"] = f"Bearer {token.value}"
+            request.headers["Authorization"] = f"Bearer {other.value}"
             response = yield request
         if response.status_code == 401:
-            raise self._refused(response)
+            raise self._refused(response, mailbox)
         if response.status_code in {200, 500}:
             self._accepted_at = self._monotonic()
+            self._refusals = 0
+            self._let_in.add(mailbox)
+            self._kept_out.pop(mailbox, None)
 
     def sync_auth_flow(
         self,
@@ -73,17 +89,56 @@ class BearerAuth(httpx.Auth):
         """Refuse to: there is no waiting for a token without an event loop."""
         raise RuntimeError("tokens are for asynchronous clients")
 
-    def _refused(self, response: httpx.Response) -> AuthenticationError:
-        accepted = self._accepted_at is not None and self._monotonic() - self._accepted_at < _ACCEPTED_LATELY
+    async def _another(self, token: Token, mailbox: str, response: httpx.Response) -> Token | None:
+        """Give the token to try next, if it makes sense to: the one that is there by now, else a new one."""
+        if _lacks_bearer(response):
+            return None
+        there = self._tokens.current(token)
+        if there is not None:
+            return there
+        now = self._monotonic()
+        within = _REPLACED_EVERY if self._accepted_lately() else _UNPROVEN
+        if now - self._kept_out.get(mailbox, -within) < within:
+            return None
+        # Whoever was let in before and is refused now has most likely met a revocation, however young the token is.
+        if mailbox not in self._let_in and is_in_vain(token, now, within):
+            return None
+        try:
+            return await self._tokens.another(token)
+        except EwsSyncError as error:
+            if self._accepted_lately():
+                # The old token stays good for the others.
+                error.scope = Scope.MAILBOX
+            raise
+
+    def _accepted_lately(self) -> bool:
+        return self._accepted_at is not None and self._monotonic() - self._accepted_at < _ACCEPTED_LATELY
+
+    def _refused(self, response: httpx.Response, mailbox: str) -> AuthenticationError:
+        self._refusals += 1
+        self._let_in.discard(mailbox)
+        self._kept_out[mailbox] = self._monotonic()
+        # An application that gets into other mailboxes is not refused as a whole, and one refusal is no proof of it:
+        # no account locks by trying the next mailbox.
+        whole = self._refusals >= _ENOUGH_REFUSALS and not self._accepted_lately()
+        scope = Scope.PROCESS if whole else Scope.MAILBOX
+        if _lacks_bearer(response):
+            error = not_offered("Bearer", challenges(response.headers.get_list("www-authenticate")))
+            error.scope = scope
+            return error
         why = diagnostics(response)
         return AuthenticationError(
             "the Exchange server refuses the application's access token" + (f": {why}" if why else ""),
-            # An application that gets into other mailboxes is not refused as a whole.
-            scope=Scope.MAILBOX if accepted else Scope.PROCESS,
+            scope=scope,
             code="HTTP 401",
             hint=_WHAT_TO_CHECK,
             request_id=one_line(response.headers.get("request-id", ""), 80),
         )
+
+
+def _lacks_bearer(response: httpx.Response) -> bool:
+    offered = challenges(response.headers.get_list("www-authenticate"))
+    return bool(offered) and of_scheme(offered, "Bearer") is None
 
 
 def diagnostics(response: httpx.Response) -> str:

@@ -6,6 +6,7 @@ them whole, or lose what they say.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import httpx
 from ews_sync import __version__
 from ews_sync.errors import Asks, AuthenticationError, ConnectionFailedError, SourceError
 from ews_sync.sources.auth.oauth2_refusals import refusal_error, refusal_of
+from ews_sync.web.certificates import presented_certificate
 from ews_sync.web.failures import (
     address,
     certificate_failure,
@@ -140,13 +142,17 @@ class IdentityHttp:
 def _connection_error(error: Exception, url: httpx.URL) -> ConnectionFailedError:
     certificate = certificate_failure(error)
     if certificate is not None:
-        hint = 'set "ews_ssl_ca_bundle" to a file with the certificate of the authority that signed it'
+        hint = (
+            'set "ews_ssl_ca_bundle", or SSL_CERT_FILE, to a file with the certificate of the authority that signed it'
+        )
         if certificate.is_out_of_date:
             hint = "renew the certificate, or set this machine's clock"
         elif certificate.is_of_another:
             hint = "auth_oauth_authority must name the server as its certificate does"
+        # This is a thread without an event loop.
+        why = "; ".join(filter(None, (certificate.reason, asyncio.run(presented_certificate(error, url)))))
         return ConnectionFailedError(
-            f"{_DOING}: the certificate of {place(url)} could not be verified: {certificate.reason}",
+            f"{_DOING}: the certificate of {place(url)} could not be verified: {why}",
             asks=Asks.STOP,
             hint=hint,
             code="CERTIFICATE_VERIFY_FAILED",

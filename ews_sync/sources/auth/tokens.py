@@ -84,9 +84,9 @@ def pause(error: EwsSyncError, failures: int) -> float:
     return min(_LONGEST_PAUSE, 2.0 ** min(failures - 1, 16))
 
 
-def is_in_vain(token: Token, now: float) -> bool:
+def is_in_vain(token: Token, now: float, within: float = _IN_VAIN) -> bool:
     """Tell whether another token would be refused as this one was: it has taken a refused one's place just now."""
-    return token.replaces and now - token.obtained_at < _IN_VAIN
+    return token.replaces and now - token.obtained_at < within
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +133,36 @@ class TokenKeeper:
             return token
         if self._failure is not None and paused and self._renewal is None:
             raise copy.copy(self._failure.error)
+        return await self._awaited()
+
+    def current(self, instead_of: Token) -> Token | None:
+        """Give the token that is there by now, if it is not `instead_of` and still good."""
+        token = self._token
+        if token is None or token.value == instead_of.value:
+            return None
+        return None if freshness(token, self._monotonic()) is Freshness.ENDED else token
+
+    async def another(self, refused: Token) -> Token:
+        """Give a token in place of one that was refused, which the others go on using until it is there.
+
+        The refusal may be one mailbox's alone. When nothing comes, the old one stays; raises what `fetch` raises.
+        """
+        there = self.current(refused)
+        if there is not None:
+            return there
+        if self._renewal is None:
+            if self._failure is not None and self._monotonic() < self._failure.until:
+                raise copy.copy(self._failure.error)
+            self._replacing = True
+        return await self._awaited()
+
+    async def _awaited(self) -> Token:
         try:
             # Who is cancelled while waiting must not take the token away from the others.
             return await asyncio.shield(self._renew())
         except EwsSyncError as error:
             # Each has an error of its own: it is told apart further up by what is added to it.
             raise copy.copy(error) from error
-
-    def refuse(self, token: Token) -> bool:
-        """Take note that a server refused the token; say whether it makes sense to try with another one."""
-        if self._token is not None and self._token.value == token.value:
-            if is_in_vain(token, self._monotonic()):
-                return False
-            self._token = None
-            self._replacing = True
-        return True
 
     def _renew(self) -> asyncio.Task[Token]:
         if self._renewal is None:

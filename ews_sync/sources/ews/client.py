@@ -40,6 +40,14 @@ ANSWER_WITHIN = 150.0
 _DEADLINE = 1800.0
 _PIECE = 64 * 1024
 _PAUSE_EVERY = 1024 * 1024
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.ProxyError,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
 _XML = frozenset({"text/xml", "application/soap+xml", "application/xml"})
 
 
@@ -173,18 +181,21 @@ class Client:
 
     async def _attempt(self, call: Call, reader: Reader[T]) -> T:
         request_id = str(uuid.uuid4())
-        done = False
+        done = answered = False
         deadline = asyncio.timeout(_DEADLINE)
         try:
             async with deadline:
                 response = await self._respond(call, request_id)
+                answered = True
                 try:
                     answer = await self._read(call, response, reader)
                 finally:
                     await self._connections.close(response)
             done = True
         except SourceError as error:
-            error.request_id = error.request_id or request_id
+            # Nobody finds in the server's logs what never got there.
+            if answered or not isinstance(error, ConnectionFailedError):
+                error.request_id = error.request_id or request_id
             raise
         # RuntimeError is what httpx has for a closed client, and uvloop for a transport that closes underneath it.
         except (httpx.HTTPError, httpx.InvalidURL, zlib.error, OSError, RuntimeError, UnicodeError) as error:
@@ -201,7 +212,8 @@ class Client:
 
     async def _broken(self, call: Call, error: Exception, request_id: str) -> ConnectionFailedError:
         presented = await presented_certificate(error, self._url)
-        return connection_error(call.doing, error, self._url, request_id, presented)
+        sent = not isinstance(error, _NEVER_SENT)
+        return connection_error(call.doing, error, self._url, request_id if sent else "", presented)
 
     async def _respond(self, call: Call, request_id: str) -> httpx.Response:
         """Send, and give the response as soon as its headers are there."""

@@ -10,7 +10,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from ews_sync.errors import AuthenticationError, ConnectionFailedError, SourceError
+from ews_sync.errors import AuthenticationError, ConnectionFailedError, Scope, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,8 +54,9 @@ class FirstContact:
                 raise
 
     def refused(self, error: SourceError) -> None:
-        """Take note that the server refused the credentials; `error` says so."""
-        self._refusal = self._refusal or error
+        """Take note that the server refused the credentials; `error` says so. One mailbox's refusal is not kept."""
+        if error.scope is Scope.PROCESS:
+            self._refusal = self._refusal or error
 
     def _raise_refusal(self) -> None:
         known = self._refusal

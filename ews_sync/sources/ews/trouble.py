@@ -15,6 +15,8 @@ from ews_sync.errors import (
     SourceError,
     ThrottledError,
 )
+from ews_sync.sources.auth.challenges import challenges, of_scheme
+from ews_sync.sources.auth.offers import not_offered
 from ews_sync.web.failures import (
     address,
     certificate_failure,
@@ -85,6 +87,10 @@ def status_error(doing: str, response: httpx.Response, now: datetime) -> SourceE
     code = f"HTTP {status}"
     url = response.request.url
     match status:
+        case 401 if _lacks_basic(response):
+            error = not_offered("Basic", challenges(response.headers.get_list("www-authenticate")))
+            error.summary = f"{doing}: {error.summary}"
+            return error
         case 401:
             return AuthenticationError(
                 f"{doing}: the Exchange server refused the user name or password",
@@ -135,6 +141,13 @@ def status_error(doing: str, response: httpx.Response, now: datetime) -> SourceE
             return SourceError(
                 f"{doing}: the server answered HTTP {status}", code=code, retry_after=retry_after(response, now)
             )
+
+
+def _lacks_basic(response: httpx.Response) -> bool:
+    """Tell whether a password was sent as Basic to a server that names other ways to log in only."""
+    offered = challenges(response.headers.get_list("www-authenticate"))
+    sent = response.request.headers.get("authorization", "").casefold()
+    return sent.startswith("basic ") and bool(offered) and of_scheme(offered, "Basic") is None
 
 
 def _certificate_hint(certificate: CertificateFailure) -> str:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import httpx
@@ -26,7 +26,7 @@ from ews_sync.errors import (
     Scope,
 )
 from ews_sync.model import Bucket, Mailbox
-from ews_sync.settings.exchange import ClientCertificate, ClientSecret, Exchange as ExchangeSettings, OAuth2
+from ews_sync.settings.exchange import AccessType, ClientCertificate, ClientSecret, Exchange as ExchangeSettings, OAuth2
 from ews_sync.simulator.access import Account
 from ews_sync.simulator.bearer import BearerAuthenticator
 from ews_sync.simulator.faults import ConnectionReset, HttpError
@@ -276,14 +276,69 @@ async def test_a_token_that_is_refused_is_replaced_and_the_request_sent_again(wo
 
 async def test_an_application_without_permission(world: World) -> None:
     world.provider.apps[CLIENT_ID] = App(CLIENT_ID, secrets=[Secret(SECRET)], roles=())
-    error = await failure(world.settings(), attempts=4)
-    assert isinstance(error, AuthenticationError)
+    async with source_for(world.settings(), attempts=4) as source:
+        with pytest.raises(AuthenticationError) as caught:
+            await source.probe(OWNER)
+        # It may be that mailbox alone; the next one decides.
+        assert (caught.value.asks, caught.value.scope) == (Asks.STOP, Scope.MAILBOX)
+        with pytest.raises(AuthenticationError) as caught:
+            await source.probe(OTHER)
+    error = caught.value
     assert (error.asks, error.scope, error.code) == (Asks.STOP, Scope.PROCESS, "HTTP 401")
     assert "invalid_token" in error.summary
     for word in ("full_access_as_app", "admin consent", "application access policy", "1 October 2026", "1 April 2027"):
         assert word in error.hint
     assert world.identity.requests[TOKEN] == 2
-    assert len(world.exchange.log) == 2
+    assert len(world.exchange.log) == 3
+
+
+async def test_the_first_mailbox_may_be_one_that_is_refused(world: World) -> None:
+    world.exchange.faults.add(HttpError(401), mailbox=OTHER.address)
+    async with source_for(world.settings()) as source:
+        for _ in range(5):
+            with pytest.raises(AuthenticationError) as caught:
+                await source.probe(OTHER)
+            assert caught.value.scope is Scope.MAILBOX
+            await source.probe(OWNER)
+    # A mailbox that is kept out does not have the good token replaced at every try.
+    assert world.identity.requests[TOKEN] == 2
+
+
+async def test_two_revocations_one_after_the_other(world: World) -> None:
+    async with source_for(world.settings()) as source:
+        for _ in range(3):
+            await source.probe(OWNER)
+            await source.probe(OTHER)
+            world.provider.revoke_all()
+        await source.probe(OTHER)
+    assert world.identity.requests[TOKEN] == 4
+
+
+async def test_one_mailbox_is_refused_and_no_other_token_comes(world: World) -> None:
+    async with source_for(world.settings()) as source:
+        await source.probe(OWNER)
+        world.exchange.faults.add(HttpError(401), mailbox=OTHER.address)
+        world.provider.apps[CLIENT_ID] = App(CLIENT_ID, secrets=[])
+        with pytest.raises(AuthenticationError) as caught:
+            await source.probe(OTHER)
+        assert caught.value.scope is Scope.MAILBOX
+        await source.probe(OWNER)
+
+
+async def test_a_server_that_takes_no_tokens(world: World) -> None:
+    world.exchange.faults.add(HttpError(401, headers=(("WWW-Authenticate", "NTLM"),)))
+    error = await failure(world.settings())
+    assert "does not offer Bearer; it offers NTLM" in error.summary
+    assert world.identity.requests[TOKEN] == 1
+
+
+async def test_the_identity_provider_is_verified_whatever_holds_for_exchange(world: World) -> None:
+    unverified = ExchangeSettings(
+        world.exchange.url, oauth2(world.identity.authority), AccessType.IMPERSONATION, ssl_verify=False
+    )
+    assert (await failure(unverified)).code == "CERTIFICATE_VERIFY_FAILED"
+    assert world.identity.requests == {}
+    await probe(replace(unverified, ssl_ca_bundle=world.bundle))
 
 
 async def test_exchanges_own_reason_is_shown(world: World) -> None:
@@ -455,7 +510,10 @@ async def test_an_answer_that_does_not_end_in_size(world: World) -> None:
 async def test_a_certificate_of_the_identity_provider_that_nobody_vouches_for(world: World) -> None:
     error = await failure(settings(world.exchange.url, oauth2(world.identity.authority), None))
     assert (error.code, error.asks) == ("CERTIFICATE_VERIFY_FAILED", Asks.STOP)
+    assert "it presents CN=" in error.summary
     assert "ews_ssl_ca_bundle" in error.hint
+    assert "SSL_CERT_FILE" in error.hint
+    assert error.request_id == ""
     other = world.settings(authority=world.identity.authority.replace("127.0.0.1", "localhost"))
     assert "auth_oauth_authority" in (await failure(other)).hint
 

@@ -11,7 +11,16 @@ import pytest
 from structlog.testing import capture_logs
 
 from ews_sync.errors import AuthenticationError, ConnectionFailedError, EwsSyncError
-from ews_sync.sources.auth.tokens import Freshness, Grant, TokenKeeper, freshness, in_thread, pause, token_of
+from ews_sync.sources.auth.tokens import (
+    Freshness,
+    Grant,
+    TokenKeeper,
+    freshness,
+    in_thread,
+    is_in_vain,
+    pause,
+    token_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,37 +209,42 @@ async def test_without_a_token_a_failure_is_told_again_without_asking_until_it_i
     assert await world.value() == "t2"
 
 
-async def test_a_refused_token_is_replaced_once_for_everybody() -> None:
+async def test_a_refused_token_is_replaced_once_for_everybody_and_used_until_then() -> None:
     world = World()
     token = await world.keeper.token()
-    assert [world.keeper.refuse(token) for _ in range(3)] == [True] * 3
-    assert set(await asyncio.gather(*(world.value() for _ in range(20)))) == {"t2"}
-    assert world.keeper.refuse(token)
+    world.gate.clear()
+    asking = [asyncio.create_task(world.keeper.another(token)) for _ in range(20)]
+    await settle()
+    assert await world.value() == "t1"
+    world.gate.set()
+    assert {one.value for one in await asyncio.gather(*asking)} == {"t2"}
     assert await world.value() == "t2"
+    assert (await world.keeper.another(token)).value == "t2"
     assert world.asked == 2
 
 
-async def test_the_token_in_its_place_is_not_replaced_at_once() -> None:
+async def test_a_refused_token_stays_where_no_other_comes() -> None:
     world = World()
-    world.keeper.refuse(await world.keeper.token())
-    second = await world.keeper.token()
-    assert not world.keeper.refuse(second)
-    assert await world.value() == "t2"
-    world.now += 61
-    assert world.keeper.refuse(second)
-    assert await world.value() == "t3"
+    token = await world.keeper.token()
+    world.failure = EXPIRED
+    for _ in range(3):
+        with pytest.raises(AuthenticationError):
+            await world.keeper.another(token)
+        assert await world.value() == "t1"
+    assert world.asked == 2
 
 
-async def test_a_token_that_was_renewed_in_time_is_replaced_when_it_is_refused() -> None:
+async def test_the_token_in_a_refused_ones_place_is_known_as_such_for_a_while() -> None:
     world = World()
-    world.keeper.refuse(await world.keeper.token())
-    await world.value()
+    first = await world.keeper.token()
+    second = await world.keeper.another(first)
+    assert not is_in_vain(first, world.now)
+    assert is_in_vain(second, world.now + 59)
+    assert not is_in_vain(second, world.now + 61)
     world.now += 1800
     await world.value()
     await settle()
-    third = await world.keeper.token()
-    assert third.value == "t3"
-    assert world.keeper.refuse(third)
+    assert not is_in_vain(await world.keeper.token(), world.now)
 
 
 async def test_work_in_a_thread_gives_its_result_and_its_error() -> None:
