@@ -14,7 +14,7 @@ ROOMS: tuple[tuple[str, frozenset[str]], ...] = (
     ("errors", frozenset()),
     ("model", frozenset({"errors"})),
     ("clock", frozenset()),
-    ("web", frozenset()),
+    ("web", frozenset({"errors"})),
     ("settings", frozenset({"errors", "model"})),
     ("telemetry", frozenset({"errors", "model", "settings"})),
     ("sources.auth", frozenset({"errors", "model", "settings", "telemetry", "web"})),

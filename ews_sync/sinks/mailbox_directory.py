@@ -115,16 +115,15 @@ class MailboxDirectory:
         made: list[Path] = []
         try:
             for directory in (self._lock_path.parent, self.temporary):
-                made += self._probe(directory)
+                self._probe(directory, made)
         finally:
             for directory in reversed(made):
                 # Not empty any more: somebody has begun to use it, and so it stays.
                 with contextlib.suppress(OSError):
                     directory.rmdir()
 
-    def _probe(self, directory: Path) -> list[Path]:
-        """Try that files can be written in a directory; give those that had to be made for it."""
-        made: list[Path] = []
+    def _probe(self, directory: Path, made: list[Path]) -> None:
+        """Try that files can be written in a directory; those that have to be made for it are added to `made`."""
         probe = directory / f"{TEMPORARY}probe-{os.getpid()}-{threading.get_ident()}"
         for attempts_left in reversed(range(_CHECKS)):
             try:
@@ -135,11 +134,10 @@ class MailboxDirectory:
                 if not attempts_left:
                     raise
             else:
-                break
+                return
             finally:
                 with contextlib.suppress(OSError):
                     self._disk.remove(probe)
-        return made
 
     def close(self) -> None:
         """Give the lock back. The file stays: removing it would let two processes lock two files of one name."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import spnego
 
 from ews_sync.errors import AuthenticationError, ConfigurationError, ConnectionFailedError, ProtocolError, SourceError
-from ews_sync.sources.auth.challenges import challenges, of_scheme
 from ews_sync.sources.auth.channel_binding import bindings
 from ews_sync.sources.auth.lanes import ReplacedError, pass_by, with_authorization, without_body
-from ews_sync.sources.auth.offers import not_offered
 from ews_sync.sources.auth.tokens import in_thread
+from ews_sync.web.challenges import challenges, of_scheme
 from ews_sync.web.failures import one_line
+from ews_sync.web.offers import not_offered
 
 if TYPE_CHECKING:
     import httpx

@@ -19,10 +19,10 @@ import httpx
 import spnego
 
 from ews_sync.errors import AuthenticationError, ProtocolError
-from ews_sync.sources.auth.challenges import Challenge, challenges, of_scheme
 from ews_sync.sources.auth.channel_binding import bindings
 from ews_sync.sources.auth.lanes import ReplacedError, pass_by, with_authorization, without_body
-from ews_sync.sources.auth.offers import not_offered
+from ews_sync.web.challenges import Challenge, challenges, of_scheme
+from ews_sync.web.offers import not_offered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import httpx
 
 from ews_sync.errors import AuthenticationError, EwsSyncError, Scope
-from ews_sync.sources.auth.challenges import challenges, of_scheme
 from ews_sync.sources.auth.oauth2_tokens import ClientCredentials, scope_for
-from ews_sync.sources.auth.offers import not_offered
 from ews_sync.sources.auth.tokens import Token, TokenKeeper, is_in_vain
+from ews_sync.web.challenges import challenges, of_scheme
 from ews_sync.web.failures import one_line
+from ews_sync.web.offers import not_offered
 
 if TYPE_CHECKING:
     import ssl

@@ -15,8 +15,7 @@ from ews_sync.errors import (
     SourceError,
     ThrottledError,
 )
-from ews_sync.sources.auth.challenges import challenges, of_scheme
-from ews_sync.sources.auth.offers import not_offered
+from ews_sync.web.challenges import challenges, of_scheme
 from ews_sync.web.failures import (
     address,
     certificate_failure,
@@ -27,6 +26,7 @@ from ews_sync.web.failures import (
     redirected_to,
     retry_after,
 )
+from ews_sync.web.offers import not_offered
 
 if TYPE_CHECKING:
     from datetime import datetime

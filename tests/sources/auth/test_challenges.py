@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ews_sync.sources.auth.challenges import Challenge, challenges, of_scheme
-from ews_sync.sources.auth.offers import not_offered
+from ews_sync.web.challenges import Challenge, challenges, of_scheme
+from ews_sync.web.offers import not_offered
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from ews_sync.errors import AuthenticationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ews_sync.sources.auth.challenges import Challenge
+    from ews_sync.web.challenges import Challenge
 
 _AUTH_TYPES = (
     ("ntlm", "ntlm"),
