@@ -32,13 +32,12 @@ from ews_sync.simulator.faults import (
     Truncated,
 )
 from ews_sync.simulator.request_log import RequestLog
+from ews_sync.simulator.serving import Listener
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Iterable, Iterator
     from datetime import datetime
-    from types import TracebackType
-    from typing import Self
 
     from ews_sync.simulator.access import Account
     from ews_sync.simulator.exchange import Reply
@@ -111,7 +110,7 @@ class BasicAuthenticator:
         return [f'Basic realm="{request.host}"']
 
 
-class ExchangeServer:
+class ExchangeServer(Listener):
     """Serves one `Exchange` to `Account`s. An asynchronous context manager; `port` 0 takes any that is free.
 
     `faults` can be changed while it runs. `authenticator` takes the place of Basic authentication with `accounts`.
@@ -136,55 +135,29 @@ class ExchangeServer:
         requests_per_connection: int | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
+        super().__init__(host, port, ssl_context)
         self.exchange = exchange
         self.service = ExchangeService(exchange, limits)
         self.faults = FaultPlan() if faults is None else faults
         self.log: RequestLog[RequestRecord] = RequestLog()
         self._authenticator = authenticator or BasicAuthenticator(accounts)
-        self._ssl_context = ssl_context
-        self._host = host
-        self._port = port
         self._use_gzip = use_gzip
         self._max_concurrent = max_concurrent
         self._requests_per_connection = requests_per_connection
         self._answered: dict[asyncio.BaseTransport, int] = {}
         self._sleep = sleep
-        self._runner: web.AppRunner | None = None
-        self._stopping = asyncio.Event()
 
     @property
     def url(self) -> str:
         """Where clients send their requests."""
-        scheme = "http" if self._ssl_context is None else "https"
-        return f"{scheme}://{self._host}:{self._port}{PATH}"
+        return f"{self.root}{PATH}"
 
-    async def start(self) -> None:
-        """Begin to listen."""
-        self._stopping = asyncio.Event()
+    def application(self) -> web.Application:
+        """Make what is served."""
         app = web.Application(client_max_size=LARGEST_REQUEST)
         app.router.add_route("*", PATH, self._serve)
         app.on_response_prepare.append(self._count)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port, ssl_context=self._ssl_context)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        """Stop. What hangs is let go. The server can be started again, on the same port."""
-        self._stopping.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
+        return app
 
     async def _count(self, http: web.Request, response: web.StreamResponse) -> None:
         """End the connection when it has had its requests."""
@@ -281,7 +254,7 @@ class _Exchange:
         if latency is not None:
             await self._server._sleep(latency.seconds)  # noqa: SLF001 - of this module
         if disturbance.find(Hang) is not None:
-            await self._server._stopping.wait()  # noqa: SLF001 - of this module
+            await self._server.stopping.wait()
             return self._reset()
         error = disturbance.find(HttpError)
         if error is not None:

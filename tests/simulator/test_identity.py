@@ -188,9 +188,9 @@ async def test_the_layout_of_addresses(server: IdentityServer) -> None:
         answer = await http.post(server.token_endpoint, data=SECRET_FORM)
         assert answer.json().keys() == {"token_type", "expires_in", "ext_expires_in", "access_token"}
         assert server.provider.find(answer.json()["access_token"]) is not None
-        found = await http.get(f"{server.address}/common/discovery/instance")
+        found = await http.get(f"{server.root}/common/discovery/instance")
         assert found.json()["tenant_discovery_endpoint"].startswith(server.authority)
-        unknown = await http.get(f"{server.address}/other/v2.0/.well-known/openid-configuration")
+        unknown = await http.get(f"{server.root}/other/v2.0/.well-known/openid-configuration")
     assert (unknown.status_code, unknown.json()["error_codes"]) == (400, [90002])
     assert server.requests == {CONFIGURATION: 2, TOKEN: 1, "instance-discovery": 1}
 

@@ -12,12 +12,11 @@ from aiohttp import web
 
 from ews_sync.simulator.faults import Call, ConnectionReset, FaultPlan, Hang, HttpError, Latency
 from ews_sync.simulator.identity.errors import RefusedError, unknown_tenant
+from ews_sync.simulator.serving import Listener
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
-    from typing import Self
 
     from ews_sync.simulator.faults import Disturbance
     from ews_sync.simulator.identity.provider import IdentityProvider
@@ -27,7 +26,7 @@ TOKEN = "token"  # noqa: S105 - an operation's name
 DISCOVERY = "instance-discovery"
 
 
-class IdentityServer:
+class IdentityServer(Listener):
     """Serves one `IdentityProvider`. An asynchronous context manager; `port` 0 takes any that is free.
 
     `requests` counts by operation: "token", "openid-configuration", "instance-discovery". `faults` goes by the same
@@ -45,58 +44,29 @@ class IdentityServer:
         port: int = 0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
+        super().__init__(host, port, ssl_context)
         self.provider = provider
         self.faults = FaultPlan() if faults is None else faults
         self.requests: Counter[str] = Counter()
-        self._ssl_context = ssl_context
-        self._host = host
-        self._port = port
         self._sleep = sleep
-        self._runner: web.AppRunner | None = None
-        self._stopping = asyncio.Event()
-
-    @property
-    def address(self) -> str:
-        """Scheme, host and port."""
-        return f"{'http' if self._ssl_context is None else 'https'}://{self._host}:{self._port}"
 
     @property
     def authority(self) -> str:
         """What clients are told: the tenant's address."""
-        return f"{self.address}/{self.provider.tenant}"
+        return f"{self.root}/{self.provider.tenant}"
 
     @property
     def token_endpoint(self) -> str:
         """Where tokens are issued."""
         return f"{self.authority}/oauth2/v2.0/token"
 
-    async def start(self) -> None:
-        """Begin to listen."""
-        self._stopping = asyncio.Event()
+    def application(self) -> web.Application:
+        """Make what is served."""
         app = web.Application()
         app.router.add_get("/common/discovery/instance", self._discover)
         app.router.add_get("/{tenant}/v2.0/.well-known/openid-configuration", self._describe)
         app.router.add_post("/{tenant}/oauth2/v2.0/token", self._issue)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port, ssl_context=self._ssl_context).start()
-        self._port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        """Stop. What hangs is let go. It can be started again, on the same port."""
-        self._stopping.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
+        return app
 
     async def _discover(self, request: web.Request) -> web.StreamResponse:
         async def answer() -> web.StreamResponse:
@@ -169,7 +139,7 @@ class IdentityServer:
     async def _failed(self, request: web.Request, disturbance: Disturbance) -> web.StreamResponse | None:
         hangs = disturbance.find(Hang) is not None
         if hangs:
-            await self._stopping.wait()
+            await self.stopping.wait()
         if hangs or disturbance.find(ConnectionReset) is not None:
             if request.transport is not None:
                 request.transport.abort()

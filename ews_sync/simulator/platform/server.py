@@ -30,13 +30,12 @@ from ews_sync.simulator.platform.faults import AnswerLost, ContradictingStatus, 
 from ews_sync.simulator.platform.json_text import write_json
 from ews_sync.simulator.platform.service import PlatformService, Request, read
 from ews_sync.simulator.request_log import RequestLog
+from ews_sync.simulator.serving import Listener
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Iterable
     from datetime import datetime
-    from types import TracebackType
-    from typing import Self
 
     from ews_sync.simulator.platform.calls import Route
     from ews_sync.simulator.platform.store import PlatformStore
@@ -69,7 +68,7 @@ class PlatformRecord:
     user_agent: str
 
 
-class PlatformServer:
+class PlatformServer(Listener):
     """Serves one `PlatformStore` to those who have a token. An asynchronous context manager.
 
     `port` 0 takes any that is free. `faults` and `tokens` can be changed while it runs. With `bare_config` a config is
@@ -88,55 +87,24 @@ class PlatformServer:
         bare_config: bool = False,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
+        super().__init__(host, port, ssl_context)
         self.store = store
         self.tokens = list(tokens)
         self.faults = FaultPlan() if faults is None else faults
         self.log: RequestLog[PlatformRecord] = RequestLog()
         self.service = PlatformService(store, bare_config=bare_config)
         self.sleep = sleep
-        self.stopping = asyncio.Event()
-        self._host = host
-        self._port = port
-        self._ssl_context = ssl_context
-        self._runner: web.AppRunner | None = None
-
-    @property
-    def root(self) -> str:
-        """What the platform's command line client takes as its endpoint."""
-        scheme = "http" if self._ssl_context is None else "https"
-        return f"{scheme}://{self._host}:{self._port}"
 
     @property
     def url(self) -> str:
-        """What the appliance takes as its endpoint."""
+        """What the appliance takes as its endpoint; the platform's command line client takes `root`."""
         return f"{self.root}/api/"
 
-    async def start(self) -> None:
-        """Begin to listen."""
-        self.stopping = asyncio.Event()
+    def application(self) -> web.Application:
+        """Make what is served."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port, ssl_context=self._ssl_context)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        """Stop. What hangs is let go. The server can be started again, on the same port."""
-        self.stopping.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
+        return app
 
     async def _serve(self, http: web.Request) -> web.StreamResponse:
         conversation = _Conversation(self, http)

@@ -434,7 +434,7 @@ async def test_refusals_say_what_to_do(world: World) -> None:
         (world.settings(client_id="expired"), "AADSTS7000222", "the client secret has expired: create a new one"),
         (world.settings(client_id="nobody"), "AADSTS700016", "check auth_oauth_client_id"),
         (world.settings(client_id="disabled"), "AADSTS7000112", "enable it"),
-        (world.settings(authority=f"{world.identity.address}/elsewhere"), "AADSTS90002", "auth_oauth_authority"),
+        (world.settings(authority=f"{world.identity.root}/elsewhere"), "AADSTS90002", "auth_oauth_authority"),
         (world.settings(with_certificate(unknown)), "AADSTS700027", "upload the certificate"),
         (world.settings(with_certificate(expired), client_id="expired"), "AADSTS700027", "if it has expired"),
         (world.settings(with_certificate(pair, thumbprint=True), client_id="nobody"), "AADSTS700016", "client_id"),
