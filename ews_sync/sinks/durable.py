@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ TEMPORARY = ".tmp-"
 # Mail is confidential: the group may read (a backup, an operator), nobody else.
 FILE_MODE = 0o640
 DIRECTORY_MODE = 0o750
+
+_ATTEMPTS = 20
 
 # How many files are open at once. A process has 1024 descriptors by default, and sockets need theirs.
 _OPEN_FILES = 64
@@ -109,6 +112,32 @@ def make_directories(disk: Disk, path: Path) -> list[Path]:
         # Also where somebody else made it: whether they have flushed the name by now is not known here.
         disk.flush_directory(directory.parent)
     return made
+
+
+def try_writing(disk: Disk, directory: Path, made: list[Path]) -> None:
+    """Try that files can be written in a directory; those that have to be made for it are added to `made`."""
+    probe = directory / f"{TEMPORARY}probe-{os.getpid()}-{threading.get_ident()}"
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        try:
+            made += make_directories(disk, directory)
+            write_all(disk, directory, [[(probe, [b"probe\n"])]])
+        except FileNotFoundError:
+            # Somebody else who only tried has just removed a directory that both had to make.
+            if not attempts_left:
+                raise
+        else:
+            return
+        finally:
+            with contextlib.suppress(OSError):
+                disk.remove(probe)
+
+
+def unmake(made: Sequence[Path]) -> None:
+    """Remove directories that were made to try something, given outermost first."""
+    for directory in reversed(made):
+        # Not empty any more: somebody has begun to use it, and so it stays.
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 def write_all(disk: Disk, temporary: Path, stages: Sequence[Sequence[tuple[Path, Iterable[bytes]]]]) -> None:

@@ -8,7 +8,6 @@ point must not be filled with mail that nobody will find again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import socket
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ews_sync.errors import AlreadyRunningError, StorageError
 from ews_sync.sinks.dead_letters import DeadLetterFile
-from ews_sync.sinks.durable import FILE_MODE, TEMPORARY, Disk, make_directories, remove_leftovers, write_all
+from ews_sync.sinks.durable import FILE_MODE, Disk, make_directories, remove_leftovers, try_writing, unmake
 from ews_sync.sinks.paths import data_directory, state_file
 from ews_sync.sinks.storage_errors import storage_error
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from ews_sync.model import Bucket, DeadLetter, Mailbox
 
-_CHECKS = 20
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -115,29 +113,9 @@ class MailboxDirectory:
         made: list[Path] = []
         try:
             for directory in (self._lock_path.parent, self.temporary):
-                self._probe(directory, made)
+                try_writing(self._disk, directory, made)
         finally:
-            for directory in reversed(made):
-                # Not empty any more: somebody has begun to use it, and so it stays.
-                with contextlib.suppress(OSError):
-                    directory.rmdir()
-
-    def _probe(self, directory: Path, made: list[Path]) -> None:
-        """Try that files can be written in a directory; those that have to be made for it are added to `made`."""
-        probe = directory / f"{TEMPORARY}probe-{os.getpid()}-{threading.get_ident()}"
-        for attempts_left in reversed(range(_CHECKS)):
-            try:
-                made += make_directories(self._disk, directory)
-                write_all(self._disk, directory, [[(probe, [b"probe\n"])]])
-            except FileNotFoundError:
-                # The check of another mailbox has just removed a directory that they share.
-                if not attempts_left:
-                    raise
-            else:
-                return
-            finally:
-                with contextlib.suppress(OSError):
-                    self._disk.remove(probe)
+            unmake(made)
 
     def close(self) -> None:
         """Give the lock back. The file stays: removing it would let two processes lock two files of one name."""

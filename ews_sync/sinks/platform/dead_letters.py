@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import TYPE_CHECKING
 
 from ews_sync.errors import StorageError
 from ews_sync.sinks.dead_letters import DeadLetterFile
-from ews_sync.sinks.durable import TEMPORARY, Disk, make_directories, write_all
+from ews_sync.sinks.durable import Disk, make_directories, try_writing, unmake
 from ews_sync.sinks.mailbox_directory import DiskThreads, utc_now
 from ews_sync.sinks.paths import mailbox_directory
 
@@ -55,17 +53,11 @@ class DeadLetterDirectory:
             file.record(of_mailbox)
 
     def _check(self) -> None:
-        made = make_directories(self._disk, self._directory)
-        probe = self._directory / f"{TEMPORARY}probe-{os.getpid()}"
+        made: list[Path] = []
         try:
-            write_all(self._disk, self._directory, [[(probe, [b"probe\n"])]])
+            try_writing(self._disk, self._directory, made)
         finally:
-            with contextlib.suppress(OSError):
-                self._disk.remove(probe)
-            for directory in reversed(made):
-                # Not empty any more: somebody has begun to use it, and so it stays.
-                with contextlib.suppress(OSError):
-                    directory.rmdir()
+            unmake(made)
 
     def _path(self, mailbox: Mailbox) -> Path:
         return mailbox_directory(self._directory, mailbox)
