@@ -19,7 +19,7 @@ from ews_sync.simulator.platform.store import PlatformStore
 from tests.end_to_end.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
     from email.message import Message
 
     from ews_sync.settings.values import Settings
@@ -93,28 +93,31 @@ class PlatformWorld(World):
     async def command(self, *arguments: str, variables: dict[str, str] | None = None) -> AsyncIterator[Command]:
         """Run the command; whatever happens, it is gone at the end."""
         given = ("--reinfer-api-endpoint", self.platform.url, "--bind", "127.0.0.1:0", *arguments)
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND,
-            *given,
-            env=self.environment() if variables is None else variables,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        command = Command(process)
-        reading = asyncio.create_task(command.read())
-        self.process = process
-        try:
+        async with spawned(self, given, self.environment() if variables is None else variables) as command:
             yield command
-        finally:
-            self.process = None
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            await reading
 
 
 def bare_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("REINFER")}
+
+
+@asynccontextmanager
+async def spawned(world: World, arguments: Iterable[str], variables: dict[str, str]) -> AsyncIterator[Command]:
+    """Run the command with nothing but these variables; whatever happens, it is gone at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, env=variables, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    command = Command(process)
+    reading = asyncio.create_task(command.read())
+    world.process = process
+    try:
+        yield command
+    finally:
+        world.process = None
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await reading
 
 
 @dataclass

@@ -18,7 +18,7 @@ from ews_sync.simulator.identity.server import IdentityServer
 from ews_sync.simulator.mail import MailFactory, populate
 from ews_sync.simulator.ntlm import NtlmAuthenticator
 from ews_sync.simulator.server import Authenticator, ExchangeServer
-from tests.end_to_end.platform_world import COMMAND, Command, bare_environment
+from tests.end_to_end.platform_world import Command, bare_environment, spawned
 from tests.end_to_end.world import World
 from tests.sources.auth.oauth2_world import CLIENT_ID, SECRET, TENANT, key_pair
 
@@ -49,24 +49,10 @@ async def command(
     path = world.directory.parent / "config.json"
     keys = {"auth_user": None, "auth_password": None, "ews_ssl_ca_bundle": str(bundle)}
     path.write_text(json.dumps(world.config(**(keys | config))))
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        *("--local-files-prefix", str(world.directory), "--bind", "127.0.0.1:0", *arguments),
-        env=bare_environment() | {"REINFER_EWS_CONFIG": str(path)} | variables,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    running = Command(process)
-    reading = asyncio.create_task(running.read())
-    world.process = process
-    try:
+    given = ("--local-files-prefix", str(world.directory), "--bind", "127.0.0.1:0", *arguments)
+    environment = bare_environment() | {"REINFER_EWS_CONFIG": str(path)} | variables
+    async with spawned(world, given, environment) as running:
         yield running
-    finally:
-        world.process = None
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        await reading
 
 
 async def syncs_and_stops(world: World, running: Command) -> None:
