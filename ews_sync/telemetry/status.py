@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ews_sync.telemetry.health import Health
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -204,7 +206,11 @@ class Status:
     stopping: bool = False
     failure: Failure | None = None
     """Why everything stands still, until it is built anew."""
+    source_failure: Failure | None = None
+    """Why no mailbox can be read: the mail server is away for everybody."""
     sink_failure: Failure | None = None
+    """Why no mail can be stored: what stores it is unwell for everybody."""
+    health: Health = field(default_factory=Health)
     warnings: list[str] = field(default_factory=list)
     mailboxes: dict[str, MailboxProgress] = field(default_factory=dict)
     dead_letters: deque[DeadLetterNote] = field(default_factory=lambda: deque(maxlen=DEAD_LETTERS_SHOWN))
