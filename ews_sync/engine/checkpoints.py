@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ews_sync.engine.backoff import TELL_EVERY, Backoff
+from ews_sync.engine.watchdog import StuckError
 from ews_sync.errors import Asks, Scope, SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ews_sync.engine.watchdog import Watchdog
+    from ews_sync.errors import EwsSyncError
     from ews_sync.model import CheckpointStore, Clock, Mailbox, MailboxCheckpoint
     from ews_sync.telemetry.status import Status
 
@@ -32,11 +35,17 @@ class CheckpointKeeper:
     """
 
     def __init__(
-        self, store: CheckpointStore, clock: Clock, status: Status, jitter: Callable[[], float] = random.random
+        self,
+        store: CheckpointStore,
+        clock: Clock,
+        status: Status,
+        watchdog: Watchdog,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._clock = clock
         self._status = status
+        self._watchdog = watchdog
         self._jitter = jitter
         self._due: dict[str, tuple[Mailbox, MailboxCheckpoint]] = {}
         self._wake = asyncio.Event()
@@ -96,8 +105,9 @@ class CheckpointKeeper:
 
     async def _save(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> bool:
         try:
-            await self._store.save(mailbox, checkpoint)
-        except SinkError as error:
+            async with self._watchdog.over(f"saving the checkpoint of {mailbox.address}"):
+                await self._store.save(mailbox, checkpoint)
+        except (SinkError, StuckError) as error:
             self._failed(mailbox, error)
             if error.scope is Scope.PROCESS and error.asks is Asks.STOP:
                 raise
@@ -111,7 +121,7 @@ class CheckpointKeeper:
             self._log.info("the checkpoint is saved again", mailbox=mailbox.address)
         return True
 
-    def _failed(self, mailbox: Mailbox, error: SinkError) -> None:
+    def _failed(self, mailbox: Mailbox, error: EwsSyncError) -> None:
         now = self._clock.monotonic()
         trouble = self._troubles.setdefault(
             mailbox.address, _Trouble(Backoff(self._store.interval, 300.0, self._jitter))

@@ -6,6 +6,7 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,9 +14,11 @@ import structlog
 from ews_sync.engine.budget import ByteBudget
 from ews_sync.engine.checkpoints import CheckpointKeeper
 from ews_sync.engine.mailbox import MailboxSync
+from ews_sync.engine.outages import sink_outage, source_outage
 from ews_sync.engine.pipeline import Pipeline
 from ews_sync.engine.showing import progress_after
 from ews_sync.engine.storing import Parts
+from ews_sync.engine.watchdog import PATIENCE, Watchdog
 from ews_sync.errors import Asks, Scope, SinkError
 from ews_sync.settings.values import Pace
 from ews_sync.telemetry.status import Failure
@@ -46,6 +49,7 @@ class EngineOptions:
     memory_for_mail: int = 6 * 1024 * 1024
     overlap: timedelta = timedelta(minutes=10)
     grace: float = 25.0
+    patience: float = PATIENCE
     jitter: Callable[[], float] = random.random
     begun: set[tuple[Bucket, str]] = field(default_factory=set)
     """The mailboxes that this process has begun with; engines that follow each other share it."""
@@ -68,10 +72,18 @@ class Engine:
         self._options = options
         self._clock = clock
         self._status = status
+        sink_away = sink_outage(clock, status)
+        watchdog = Watchdog(status.health, partial(_known_outage, status), patience=options.patience)
         self._pipeline = Pipeline(
-            sink, budget, clock, status, workers=options.pace.max_concurrent_uploads, jitter=options.jitter
+            sink,
+            budget,
+            clock,
+            sink_away,
+            watchdog,
+            workers=options.pace.max_concurrent_uploads,
+            jitter=options.jitter,
         )
-        self._keeper = CheckpointKeeper(store, clock, status, options.jitter)
+        self._keeper = CheckpointKeeper(store, clock, status, watchdog, options.jitter)
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("ews_sync.engine")
         parts = Parts(
@@ -81,6 +93,9 @@ class Engine:
             pipeline=self._pipeline,
             budget=budget,
             keeper=self._keeper,
+            watchdog=watchdog,
+            source_outage=source_outage(clock, status),
+            sink_outage=sink_away,
             clock=clock,
             status=status,
             pace=options.pace,
@@ -177,3 +192,8 @@ async def _cancelled(tasks: Sequence[asyncio.Task[object]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _known_outage(status: Status) -> bool:
+    """Tell whether mail may well stand still: there is nowhere to store it, or nowhere to read it."""
+    return status.sink_failure is not None or status.source_failure is not None

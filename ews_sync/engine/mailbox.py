@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ews_sync.engine.feed import FeedPlan
+    from ews_sync.engine.outages import Outage
     from ews_sync.engine.progress import Effect
     from ews_sync.engine.storing import Parts
+    from ews_sync.engine.watchdog import Watched
     from ews_sync.model import Folder, ItemRef, Mailbox
     from ews_sync.telemetry.status import MailboxProgress
 
@@ -88,8 +90,16 @@ class MailboxSync:
         self._start = None if start is None else whole_second(start)
         self._display = Display(progress)
         self._storing = Storing(
-            mailbox, parts, self._display, failed=self._fetch_failed, found_drafts=self._found_drafts
+            mailbox,
+            parts,
+            self._display,
+            moved=self._sign,
+            failed=self._fetch_failed,
+            found_drafts=self._found_drafts,
         )
+        self._watched: Watched | None = None
+        self._outage: Outage | None = None
+        """What is wrong for everybody, where the last round has met it."""
         self._folders: list[Folder] = []
         self._readings: dict[str, _Reading] = {}
         self._troubles = FolderTroubles(parts.jitter)
@@ -124,7 +134,8 @@ class MailboxSync:
             error = ended.error if isinstance(ended, RoundEndedError) else ended
             if isinstance(error, SinkError) and error.asks is Asks.RESYNC:
                 return await self._begin_anew(error)
-            await self._storing.start_over()
+            with self._parts.watchdog.over_the_end(f"giving up a round of {self.mailbox.address}"):
+                await self._storing.start_over()
             for reading in self._readings.values():
                 # Its feed may have been read to the end and then not been stored, and so may its listing.
                 reading.watch.forget()
@@ -135,8 +146,9 @@ class MailboxSync:
                 raise error from ended
             return self._failed(error)
         self._backoff.reset()
-        if self._display.succeeded(self._clock.now()):
+        if self._display.succeeded(self._clock.now()) and self._outage is None:
             self._log.info("mailbox is well again")
+        self._outage_is_over()
         self._tell(self.progress.stored - stored_before)
         return self._parts.pace.poll_frequency
 
@@ -158,7 +170,8 @@ class MailboxSync:
     async def _guarded_round(self) -> None:
         """Do a round; make a defect of ours, which may be one mailbox's mail alone, that mailbox's failure."""
         try:
-            await self._round()
+            async with self._parts.watchdog.over(f"keeping {self.mailbox.address} in step") as self._watched:
+                await self._round()
         except (EwsSyncError, RoundEndedError):
             raise
         except Exception as error:
@@ -194,10 +207,16 @@ class MailboxSync:
             reading.reader = None if backfill is None else ListingReader(backfill)
 
     def _failed(self, error: EwsSyncError) -> float:
+        """Show and tell what ended a round; give the seconds to wait."""
         news = self._display.failed(error, self._clock.now())
         wait = max(self._backoff.next(), error.retry_after or 0.0)
         if error.asks is Asks.STOP:
             wait = max(wait, 60.0)
+        if error.scope is Scope.PROCESS:
+            self._outage = self._parts.sink_outage if isinstance(error, SinkError) else self._parts.source_outage
+            self._outage.met(self.mailbox.address, error, wait)
+            return wait
+        self._outage_is_over()
         if news or self._backoff.failures % 12 == 0:
             self._log.error(
                 "mailbox failed",
@@ -208,6 +227,23 @@ class MailboxSync:
                 next_try_in=round(wait),
             )
         return wait
+
+    def _outage_is_over(self) -> None:
+        """Tell, if the round before met something that is wrong for everybody, that it is no longer."""
+        if self._outage is not None:
+            # There is one server, but a large message may still not fit on a disk that has room for a small one.
+            self._outage.well(self.mailbox.address, for_all=self._outage is self._parts.source_outage)
+            self._outage = None
+
+    async def _ask(self, call: Awaitable[T]) -> T:
+        """Await an answer of the source, which is a sign of life."""
+        answer = await call
+        self._sign()
+        return answer
+
+    def _sign(self) -> None:
+        if self._watched is not None:
+            self._watched.sign()
 
     # --- Folders -----------------------------------------------------------------------------------------------------
 
@@ -254,7 +290,7 @@ class MailboxSync:
 
     async def _look(self) -> None:
         """Ask once for all folders, then read the feed of those that changed, and mark those that are new."""
-        listed = await self._parts.source.folders(self.mailbox)
+        listed = await self._ask(self._parts.source.folders(self.mailbox))
         seen_at = self._clock.monotonic()
         self.progress.source_answered = True
         self._folders = [folder for folder in listed if self.mailbox.wants(folder.path)]
@@ -291,8 +327,8 @@ class MailboxSync:
         most = max(self._parts.pace.reinfer_batch_size, _FEED_PAGE)
         while quota > 0 and not self._troubles.is_out(folder.id):
             try:
-                page = await self._parts.source.changes(
-                    self.mailbox, folder, reading.cursor, limit=max(1, min(quota, most))
+                page = await self._ask(
+                    self._parts.source.changes(self.mailbox, folder, reading.cursor, limit=max(1, min(quota, most)))
                 )
             except SourceError as error:
                 if error.asks is not Asks.RESYNC:
@@ -382,14 +418,14 @@ class MailboxSync:
         cursor: str | None = None
         count = 0
         while True:
-            page = await source.changes(self.mailbox, folder, cursor, ids_only=True)
+            page = await self._ask(source.changes(self.mailbox, folder, cursor, ids_only=True))
             cursor = page.cursor
             count += len(page.changes)
             progress.marked = count
             if page.last:
                 break
         # Only now: what the folder holds at the mark was received no later than this.
-        until = await source.newest(self.mailbox, folder) if count else None
+        until = await self._ask(source.newest(self.mailbox, folder)) if count else None
         total = count if backfill.since is None and backfill.position is None else 0
         rest = replace(backfill, until=until, total=total) if count else None
         reading = self._reading(folder)
@@ -439,8 +475,8 @@ class MailboxSync:
     async def _list(self, folder: Folder, reader: ListingReader, quota: int) -> _Slice:
         """Read the next page, and take up to `quota` items of it."""
         query = reader.query()
-        page = await self._parts.source.items(
-            self.mailbox, folder, order=query.order, since=query.since, offset=query.offset
+        page = await self._ask(
+            self._parts.source.items(self.mailbox, folder, order=query.order, since=query.since, offset=query.offset)
         )
         new = reader.take(page)
         taken = tuple(new[:quota])

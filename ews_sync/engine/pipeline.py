@@ -14,20 +14,19 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import structlog
-
-from ews_sync.engine.backoff import TELL_EVERY, Backoff
+from ews_sync.engine.backoff import Backoff
 from ews_sync.engine.tasks import sleep_unless
-from ews_sync.errors import Asks, Scope, SinkError
-from ews_sync.telemetry.status import Failure
+from ews_sync.engine.watchdog import StuckError
+from ews_sync.errors import Asks, EwsSyncError, Scope, SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ews_sync.engine.budget import ByteBudget
     from ews_sync.engine.ledger import Step
+    from ews_sync.engine.outages import Outage
+    from ews_sync.engine.watchdog import Watchdog
     from ews_sync.model import Clock, Email, Receipt, Sink
-    from ews_sync.telemetry.status import Status
 
 _TRIES = 5
 """How often a batch is tried before its mailbox fails, when the trouble may be the mailbox's alone."""
@@ -40,7 +39,7 @@ class Lane:
 
     def __init__(self, confirm: Callable[[Step, Sequence[Email], Receipt], None]) -> None:
         self.confirm = confirm
-        self.failure: SinkError | None = None
+        self.failure: EwsSyncError | None = None
         self.in_flight = 0
         self._latest: dict[str, asyncio.Event] = {}
         self._last: asyncio.Event | None = None
@@ -70,7 +69,7 @@ class Lane:
         if not self.in_flight:
             self._idle.set()
 
-    def fail(self, error: SinkError) -> None:
+    def fail(self, error: EwsSyncError) -> None:
         """Take note of a failure that the mailbox cannot get past.
 
         Nothing more of it is stored until it is forgiven.
@@ -106,32 +105,31 @@ class Batch:
 
 
 class Pipeline:
-    """The queue and its workers."""
+    """The queue and its workers. `outage` is told of what keeps all mail from being stored."""
 
     def __init__(  # noqa: PLR0913 - the parts that it joins
         self,
         sink: Sink,
         budget: ByteBudget,
         clock: Clock,
-        status: Status,
+        outage: Outage,
+        watchdog: Watchdog,
         *,
         workers: int,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._sink = sink
-        self._status = status
+        self._outage = outage
+        self._watchdog = watchdog
         self._budget = budget
         self._clock = clock
         self._workers = workers
         self._jitter = jitter
         self._queue: asyncio.Queue[Batch] = asyncio.Queue(maxsize=max(1, workers))
         self._closing = asyncio.Event()
-        self._struggling: set[Batch] = set()
-        self._told_at = 0.0
         self._in_flight = 0
         self._empty = asyncio.Event()
         self._empty.set()
-        self._log = structlog.get_logger("ews_sync.upload")
 
     @property
     def in_line(self) -> bool:
@@ -188,7 +186,7 @@ class Pipeline:
         try:
             await self._put_patiently(batch, Backoff(0.5, 60.0, self._jitter))
         finally:
-            self._struggling.discard(batch)
+            self._outage.left(batch)
             self._finish(batch)
 
     async def _put_patiently(self, batch: Batch, backoff: Backoff) -> None:
@@ -205,21 +203,21 @@ class Pipeline:
                 batch.lane.fail(error)
                 return
             if error.scope is Scope.PROCESS:
-                self._struggling.add(batch)
-                self._note_trouble(error, wait)
+                self._outage.met(batch, error, wait)
             await sleep_unless(self._closing, wait, self._clock)
             if self._closing.is_set():
                 batch.lane.fail(error)
 
-    async def _put(self, batch: Batch) -> SinkError | None:
+    async def _put(self, batch: Batch) -> EwsSyncError | None:
         """Have what is left of the batch stored, once; give what came in between, if anything did."""
         try:
-            receipt = await self._sink.put(batch.left)
-        except SinkError as error:
+            async with self._watchdog.over(f"storing mail of {batch.emails[0].mailbox.address}"):
+                receipt = await self._sink.put(batch.left)
+        except (SinkError, StuckError) as error:
             return error
         if receipt.failure is None:
-            self._struggling.discard(batch)
-            self._note_recovery()
+            # A small batch may fit on a full disk while others still do not.
+            self._outage.well(batch)
         # At once: what is stored stays stored, whatever becomes of the rest.
         still_left = set(map(id, receipt.left))
         stored = tuple(email for email in batch.left if id(email) not in still_left)
@@ -227,7 +225,7 @@ class Pipeline:
         batch.lane.confirm(batch.step, stored, receipt)
         return receipt.failure
 
-    def _gives_up(self, error: SinkError, wait: float, failures: int) -> bool:
+    def _gives_up(self, error: EwsSyncError, wait: float, failures: int) -> bool:
         """Tell whether a failure is the lane's to deal with.
 
         What is wrong for everybody is waited out. What may be wrong with one bucket must not hold up the workers and
@@ -236,25 +234,6 @@ class Pipeline:
         if error.asks is not Asks.RETRY or self._closing.is_set():
             return True
         return error.scope is not Scope.PROCESS and (failures >= _TRIES or wait > _LONG_WAIT)
-
-    def _note_trouble(self, error: SinkError, wait: float) -> None:
-        before = self._status.sink_failure
-        now = self._clock.monotonic()
-        if before is None or before.reason != error.summary or now - self._told_at >= TELL_EVERY:
-            self._told_at = now
-            self._log.error(
-                "mail cannot be stored; trying again until it can",
-                problem=error.summary,
-                hint=error.hint,
-                wait=round(wait, 1),
-            )
-        self._status.sink_failure = Failure.of(error, before.since if before is not None else self._clock.now())
-
-    def _note_recovery(self) -> None:
-        # A small batch may fit on a full disk while others still do not.
-        if self._status.sink_failure is not None and not self._struggling:
-            self._log.info("mail can be stored again")
-            self._status.sink_failure = None
 
     def _finish(self, batch: Batch) -> None:
         for email in batch.emails:

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from ews_sync.engine.budget import ByteBudget
     from ews_sync.engine.checkpoints import CheckpointKeeper
     from ews_sync.engine.ledger import Step
+    from ews_sync.engine.outages import Outage
     from ews_sync.engine.pipeline import Pipeline
     from ews_sync.engine.progress import Effect
     from ews_sync.engine.showing import Display
+    from ews_sync.engine.watchdog import Watchdog
     from ews_sync.model import (
         Bucket,
         CheckpointStore,
@@ -58,6 +60,11 @@ class Parts:
     pipeline: Pipeline
     budget: ByteBudget
     keeper: CheckpointKeeper
+    watchdog: Watchdog
+    source_outage: Outage
+    """What keeps every mailbox from being read."""
+    sink_outage: Outage
+    """What keeps all mail from being stored."""
     clock: Clock
     status: Status
     pace: Pace
@@ -85,16 +92,18 @@ class Parts:
 class Storing:
     """Stores one mailbox's mail in order.
 
-    `failed` hears of a folder whose items cannot be fetched, after its steps were dropped; it raises what concerns the
-    whole mailbox. `found_drafts` hears which items turned out to be unsent.
+    `moved` hears each time that something has been fetched, or stored. `failed` hears of a folder whose items cannot be
+    fetched, after its steps were dropped; it raises what concerns the whole mailbox. `found_drafts` hears which items
+    turned out to be unsent.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it joins
         self,
         mailbox: Mailbox,
         parts: Parts,
         display: Display,
         *,
+        moved: Callable[[], None],
         failed: Callable[[Folder, SourceError], None],
         found_drafts: Callable[[Folder, frozenset[str]], None],
     ) -> None:
@@ -102,6 +111,7 @@ class Storing:
         self._parts = parts
         self._clock = parts.clock
         self._display = display
+        self._moved = moved
         self._failed = failed
         self._found_drafts = found_drafts
         self._ledger = Ledger(MailboxCheckpoint())
@@ -190,6 +200,7 @@ class Storing:
         await self._window.cancel()
 
     async def _hand_on(self, order: FetchOrder, fetched: Sequence[Fetched] | SourceError, reserved: int) -> None:
+        self._moved()
         step = order.step
         if isinstance(fetched, SourceError):
             self._parts.budget.release(reserved)
@@ -268,6 +279,7 @@ class Storing:
 
     def _confirmed(self, step: Step, emails: Sequence[Email], receipt: Receipt) -> None:
         """Hear from the pipeline that emails of a step are stored, but for those that the sink refused."""
+        self._moved()
         now = self._clock.now()
         refused = {letter.email_id for letter in receipt.refused}
         stored = [email for email in emails if email.id not in refused]

@@ -15,8 +15,10 @@ from ews_sync.engine.budget import ByteBudget
 from ews_sync.engine.checkpoints import CheckpointKeeper
 from ews_sync.engine.fetching import FetchOrder, FetchWindow, batches, reserved_bytes
 from ews_sync.engine.ledger import Step
+from ews_sync.engine.outages import sink_outage
 from ews_sync.engine.pipeline import Batch, Lane, Pipeline
 from ews_sync.engine.tasks import all_of
+from ews_sync.engine.watchdog import Watchdog
 from ews_sync.errors import Asks, Scope, SinkError, SourceError, StorageError
 from ews_sync.model import Email, Fetched, Folder, ItemRef, MailboxCheckpoint, Metadata
 from ews_sync.telemetry.status import RATE_WINDOW, Rate, Status
@@ -123,7 +125,15 @@ class Shop:
         self.sink = MemorySink(self.disk, CLOCK, kind)
         self.budget = ByteBudget(1000)
         self.status = Status("test", START)
-        self.pipeline = Pipeline(self.sink, self.budget, CLOCK, self.status, workers=workers, jitter=lambda: 0.0)
+        self.pipeline = Pipeline(
+            self.sink,
+            self.budget,
+            CLOCK,
+            sink_outage(CLOCK, self.status),
+            Watchdog(self.status.health, lambda: False),
+            workers=workers,
+            jitter=lambda: 0.0,
+        )
         self.opened = OpenMail()
         self.confirmed: list[str] = []
         self.task = asyncio.get_running_loop().create_task(self.pipeline.run())
@@ -500,7 +510,8 @@ class Desk:
         self.disk = Disk()
         self.store = MemoryCheckpoints(self.disk, CLOCK)
         self.status = Status("test", START)
-        self.keeper = CheckpointKeeper(self.store, CLOCK, self.status, lambda: 0.0)
+        watchdog = Watchdog(self.status.health, lambda: False)
+        self.keeper = CheckpointKeeper(self.store, CLOCK, self.status, watchdog, lambda: 0.0)
         self.task = asyncio.get_running_loop().create_task(self.keeper.run())
 
     async def close(self) -> None:
