@@ -262,8 +262,14 @@ class Status:
         found = []
         if not self.source_answered:
             found.append(_because("the Exchange server has not answered yet", self._trouble))
+        elif self.source_failure is not None:
+            found.append(_because("no mailbox can be read", self.source_failure))
+        elif self.mailboxes and all(mailbox.failure is not None for mailbox in self.mailboxes.values()):
+            found.append(_because("every mailbox fails", self._trouble))
         if not self.sink_answered:
             found.append(_because("where the mail goes is not ready yet", self.sink_failure))
+        elif self.sink_failure is not None:
+            found.append(_because("no mail can be stored", self.sink_failure))
         return tuple(found)
 
     @property
