@@ -182,11 +182,18 @@ class Appliance:
         self._show(settings)
         self._say_hello(settings, listening)
         watching = asyncio.create_task(self._config.run(self._interrupt), name="config")
+        watching.add_done_callback(self._config_watch_ended)
         try:
             await self._run_engines()
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+    def _config_watch_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._log.error("a defect in ews-sync: the config is no longer looked at", exc_info=error)
+            self.status.health.stuck("looking at the config")
 
     def _interrupt(self) -> None:
         """Have the engine come to its end in an orderly way, and any wait."""

@@ -71,14 +71,19 @@ class StatusServer:
 
     async def _healthz(self, _: web.Request) -> web.Response:
         # Whoever reads this has been answered by the event loop; a task that dies ends the process.
-        return _json({"healthy": True, "checks": {"event_loop": True}})
+        stuck = list(self._status.health.troubles)
+        checks = {"event_loop": True, "nothing_stuck": not stuck}
+        body = {"healthy": not stuck, "reasons": [f"stuck: {what}" for what in stuck], "checks": checks}
+        return _json(body, status=503 if stuck else 200)
 
     async def _readyz(self, _: web.Request) -> web.Response:
         status = self._status
         checks = {
             "config_loaded": not status.config_missing,
             "source_answered": status.source_answered,
+            "source_available": status.source_failure is None,
             "sink_answered": status.sink_answered,
+            "sink_available": status.sink_failure is None,
             "not_failed": status.failure is None,
             "not_stopping": not status.stopping,
         }

@@ -44,7 +44,9 @@ def as_json(status: Status, moment: Moment) -> dict[str, Any]:
         "sink": status.sink,
         "warnings": list(status.warnings),
         "failure": _failure(status.failure),
+        "source_failure": _failure(status.source_failure),
         "sink_failure": _failure(status.sink_failure),
+        "stuck": list(status.health.troubles),
         "mailboxes": [_mailbox(mailbox, moment) for mailbox in status.mailboxes.values()],
         "dead_letters": [_dead_letter(letter) for letter in reversed(status.dead_letters)],
     }
@@ -180,6 +182,8 @@ def _problems(status: Status) -> list[str]:
         lines.append(shown(f"! {status.config_source}: {status.config_failure}{in_force}"))
     if status.failure is not None:
         lines.append(_problem("everything", status.failure))
+    if status.source_failure is not None:
+        lines.append(_problem("reading mail", status.source_failure))
     if status.sink_failure is not None:
         lines.append(_problem(status.sink, status.sink_failure))
     for mailbox in status.mailboxes.values():
@@ -190,6 +194,7 @@ def _problems(status: Status) -> list[str]:
             for folder in mailbox.folders.values()
             if folder.failure is not None
         ]
+    lines += [shown(f"! stuck, so that /healthz fails: {what}") for what in status.health.troubles]
     return lines
 
 

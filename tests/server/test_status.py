@@ -230,6 +230,39 @@ async def test_what_is_not_ready_says_why_to_the_probe() -> None:
     assert probed.json()["reasons"] == [f"there is no config yet: {FETCHING}"]
 
 
+async def test_what_is_stuck_and_what_is_away_is_told_to_its_probe() -> None:
+    status = sample()
+    server = StatusServer(Bind("127.0.0.1", 0), status, SystemClock())
+    await server.start()
+    async with httpx.AsyncClient(base_url=f"http://{server.address}", trust_env=False) as client:
+        status.source_failure = FETCHING
+        assert (await client.get("/healthz")).status_code == 200
+        away = await client.get("/readyz")
+        assert away.status_code == 503
+        assert away.json()["reasons"] == [f"no mailbox can be read: {FETCHING}"]
+        assert away.json()["checks"]["source_available"] is False
+        status.source_failure = None
+        status.health.stuck("storing mail of a@x")
+        stuck = await client.get("/healthz")
+        assert stuck.status_code == 503
+        assert stuck.json()["reasons"] == ["stuck: storing mail of a@x"]
+        assert (await client.get("/readyz")).status_code == 200
+        assert "! stuck, so that /healthz fails: storing mail of a@x" in (await client.get("/")).text
+        assert (await client.get("/status")).json()["stuck"] == ["storing mail of a@x"]
+        status.health.freed("storing mail of a@x")
+        assert (await client.get("/healthz")).status_code == 200
+    await server.aclose()
+
+
+def test_a_mailbox_alone_does_not_make_the_job_unready_but_all_of_them_do() -> None:
+    status = sample()
+    assert any(mailbox.failure for mailbox in status.mailboxes.values())
+    assert status.ready
+    for mailbox in status.mailboxes.values():
+        mailbox.failure = FETCHING
+    assert status.obstacles == (f"every mailbox fails: {FETCHING}",)
+
+
 async def test_an_address_in_use_is_a_problem_of_the_configuration() -> None:
     first = StatusServer(Bind("127.0.0.1", 0), sample(), SystemClock())
     await first.start()
