@@ -32,7 +32,7 @@ FOREIGN = {
     "clock": frozenset[str](),
     "web": frozenset({"httpx", "certifi", "cryptography"}),
     "settings": frozenset({"pydantic", "pydantic_core", "pydantic_settings", "annotated_types"}),
-    "telemetry": frozenset({"structlog", "pydantic"}),
+    "telemetry": frozenset({"structlog", "pydantic", "prometheus_client"}),
     "sources.auth": frozenset({"httpx", "structlog", "spnego", "msal", "cryptography", "pydantic"}),
     "sources.ews": frozenset({"httpx", "lxml", "structlog"}),
     "sinks": frozenset({"structlog", "httpx", "pydantic"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ews_sync.telemetry.status import Failure, FolderProgress, MailboxProgress, Phase
+from ews_sync.telemetry.status import Failure, FolderProgress, MailboxProgress, Phase, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,9 +80,13 @@ class Display:
         progress.rate.add(at[1], count)
         progress.last_stored_at = at[0]
         newest = max(email.metadata.received_at or email.timestamp for email in emails)
-        if progress.newest_received is None or newest > progress.newest_received:
-            progress.newest_received = newest
-        self.folder(folder).stored += count
+        own = self.folder(folder)
+        own.stored += count
+        own.rate = own.rate or Rate()
+        own.rate.add(at[1], count)
+        for shown in (progress, own):
+            if shown.newest_received is None or newest > shown.newest_received:
+                shown.newest_received = newest
 
     def folder_failed(self, folder: Folder, error: EwsSyncError, now: datetime) -> bool:
         """Show that a folder fails; tell whether that is news."""

@@ -1,4 +1,4 @@
-"""The HTTP server on `--bind`: /healthz, /readyz, /status. It shows, and changes nothing."""
+"""The HTTP server on `--bind`: /healthz, /readyz, /status, /metrics. It shows, and changes nothing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from aiohttp import web
 
 from ews_sync.errors import ConfigurationError
 from ews_sync.server.report import Moment, as_json, as_text
+from ews_sync.telemetry.metrics import CONTENT_TYPE, Metrics
 
 if TYPE_CHECKING:
     from ews_sync.model import Clock
@@ -24,6 +25,7 @@ class StatusServer:
         self._bind = bind
         self._status = status
         self._clock = clock
+        self._metrics = Metrics(status, clock)
         self._runner: web.AppRunner | None = None
         self.address = str(bind)
 
@@ -34,6 +36,7 @@ class StatusServer:
         app.router.add_get("/status", self._show)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._show_metrics)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0, keepalive_timeout=30)
         await runner.setup()
         site = web.TCPSite(runner, self._bind.host, self._bind.port)
@@ -75,6 +78,9 @@ class StatusServer:
         checks = {"event_loop": True, "nothing_stuck": not stuck}
         body = {"healthy": not stuck, "reasons": [f"stuck: {what}" for what in stuck], "checks": checks}
         return _json(body, status=503 if stuck else 200)
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _readyz(self, _: web.Request) -> web.Response:
         status = self._status

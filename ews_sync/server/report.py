@@ -11,7 +11,7 @@ from ews_sync.telemetry.status import Phase
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ews_sync.telemetry.status import DeadLetterNote, Failure, FolderProgress, MailboxProgress, Status
+    from ews_sync.telemetry.status import DeadLetterNote, Failure, FolderProgress, MailboxProgress, Rate, Status
 
 SCHEMA_VERSION = 2
 
@@ -47,7 +47,7 @@ def as_json(status: Status, moment: Moment) -> dict[str, Any]:
         "source_failure": _failure(status.source_failure),
         "sink_failure": _failure(status.sink_failure),
         "stuck": list(status.health.troubles),
-        "mailboxes": [_mailbox(mailbox, moment) for mailbox in status.mailboxes.values()],
+        "mailboxes": [_mailbox(mailbox, status, moment) for mailbox in status.mailboxes.values()],
         "dead_letters": [_dead_letter(letter) for letter in reversed(status.dead_letters)],
     }
 
@@ -65,42 +65,59 @@ def _dead_letter(letter: DeadLetterNote) -> dict[str, Any]:
     }
 
 
-def _mailbox(mailbox: MailboxProgress, moment: Moment) -> dict[str, Any]:
-    rate = mailbox.rate.per_second(moment.monotonic)
-    left = mailbox.total - mailbox.done
+def _mailbox(mailbox: MailboxProgress, status: Status, moment: Moment) -> dict[str, Any]:
     return {
         "mailbox": mailbox.address,
         "bucket": mailbox.bucket,
         "phase": mailbox.phase,
-        "done": mailbox.done,
-        "total": mailbox.total,
+        **_pace(mailbox.done, mailbox.total, mailbox.rate, moment),
         "stored": mailbox.stored,
         "stored_bytes": mailbox.stored_bytes,
         "dead_letters": mailbox.dead_letters,
-        "rate_per_second": round(rate, 2),
-        "eta_seconds": round(left / rate) if left > 0 and rate > 0 else None,
         "newest_received": _time(mailbox.newest_received),
+        "lag_seconds": _lag(mailbox.newest_received, moment),
         "last_stored_at": _time(mailbox.last_stored_at),
         "last_success_at": _time(mailbox.last_success_at),
+        "throttled_for_seconds": round(status.traffic.wait_for(mailbox.address, moment.monotonic), 1),
         "rounds": mailbox.rounds,
         "failure": _failure(mailbox.failure),
-        "folders": [_folder(folder) for folder in sorted(mailbox.folders.values(), key=lambda folder: folder.path)],
+        "folders": [
+            _folder(folder, moment) for folder in sorted(mailbox.folders.values(), key=lambda folder: folder.path)
+        ],
     }
 
 
-def _folder(folder: FolderProgress) -> dict[str, Any]:
+def _folder(folder: FolderProgress, moment: Moment) -> dict[str, Any]:
     return {
         "path": list(folder.path),
         "phase": folder.phase,
         "items": folder.items,
         "marked": folder.marked,
-        "done": folder.done,
-        "total": folder.total,
+        **_pace(folder.done, folder.total, folder.rate, moment),
         "stored": folder.stored,
+        "newest_received": _time(folder.newest_received),
+        "lag_seconds": _lag(folder.newest_received, moment),
         "synced_until": _time(folder.synced_until),
         "last_synced_at": _time(folder.last_synced_at),
         "failure": _failure(folder.failure),
     }
+
+
+def _pace(done: int, total: int, rate: Rate | None, moment: Moment) -> dict[str, Any]:
+    """Say how far a backfill is, how fast mail is being stored, and when it would be done at this pace."""
+    per_second = 0.0 if rate is None else rate.per_second(moment.monotonic)
+    left = total - done
+    return {
+        "done": done,
+        "total": total,
+        "rate_per_second": round(per_second, 2),
+        "eta_seconds": round(left / per_second) if left > 0 and per_second > 0 else None,
+    }
+
+
+def _lag(newest_received: datetime | None, moment: Moment) -> int | None:
+    """Give how long ago the newest email stored was received, in seconds."""
+    return None if newest_received is None else max(0, round((moment.wall - newest_received).total_seconds()))
 
 
 def _failure(failure: Failure | None) -> dict[str, Any] | None:
@@ -129,7 +146,7 @@ def as_text(status: Status, moment: Moment) -> str:
     if status.shard is not None:
         lines.append(shown(str(status.shard)))
     rows: list[tuple[str, ...]] = [("MAILBOX", "STATE", "FOLDERS", "CAUGHT UP", "STORED", "RATE", "LAST EMAIL")]
-    rows += [_row(mailbox, moment) for mailbox in status.mailboxes.values()]
+    rows += [_row(mailbox, status, moment) for mailbox in status.mailboxes.values()]
     lines += ["", *_table(rows)]
     notes = [*_problems(status), *_dead_letters(status), *(f"! {warning}" for warning in status.warnings)]
     lines += ["", *notes] if notes else []
@@ -160,15 +177,18 @@ def _dead_letters(status: Status) -> list[str]:
     ]
 
 
-def _row(mailbox: MailboxProgress, moment: Moment) -> tuple[str, ...]:
-    total, done = mailbox.total, mailbox.done
+def _row(mailbox: MailboxProgress, status: Status, moment: Moment) -> tuple[str, ...]:
+    pace = _pace(mailbox.done, mailbox.total, mailbox.rate, moment)
+    total, done, left = mailbox.total, mailbox.done, pace["eta_seconds"]
     share = "-" if not total else f"{done:,}/{total:,} ({100 * done // total}%)"
     dead = f" +{mailbox.dead_letters} dead" if mailbox.dead_letters else ""
+    state = "FAILED" if mailbox.phase is Phase.FAILED else str(mailbox.phase)
+    waits = status.traffic.wait_for(mailbox.address, moment.monotonic)
     return (
         shown(mailbox.address),
-        "FAILED" if mailbox.phase is Phase.FAILED else str(mailbox.phase),
+        f"{state}, throttled for {_span(waits)}" if waits >= 1 else state,
         str(len(mailbox.folders)),
-        share,
+        share if left is None else f"{share}, {_span(left)} left",
         f"{mailbox.stored:,}{dead}",
         f"{mailbox.rate.per_second(moment.monotonic):.1f}/s",
         _ago(mailbox.last_stored_at, moment.wall),
@@ -208,13 +228,15 @@ def shown(text: str) -> str:
 
 
 def _ago(moment: datetime | None, now: datetime) -> str:
-    if moment is None:
-        return "-"
-    seconds = max(0, int((now - moment).total_seconds()))
+    return "-" if moment is None else f"{_span((now - moment).total_seconds())} ago"
+
+
+def _span(seconds: float) -> str:
+    whole = max(0, int(seconds))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
+        if whole >= size:
+            return f"{whole // size} {unit}"
+    return f"{whole} s"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

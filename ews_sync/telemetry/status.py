@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ews_sync.telemetry.health import Health
+from ews_sync.telemetry.traffic import Traffic
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -67,6 +68,9 @@ class FolderProgress:
     done: int = 0
     total: int = 0
     stored: int = 0
+    rate: Rate | None = None
+    """Only once something was stored: most folders of most mailboxes never see any mail."""
+    newest_received: datetime | None = None
     synced_until: datetime | None = None
     last_synced_at: datetime | None = None
     failure: Failure | None = None
@@ -211,6 +215,9 @@ class Status:
     sink_failure: Failure | None = None
     """Why no mail can be stored: what stores it is unwell for everybody."""
     health: Health = field(default_factory=Health)
+    traffic: Traffic = field(default_factory=Traffic)
+    token_ends_at: float | None = None
+    """Until when the access token for the mail server is used (monotonic seconds); None where there is none."""
     warnings: list[str] = field(default_factory=list)
     mailboxes: dict[str, MailboxProgress] = field(default_factory=dict)
     dead_letters: deque[DeadLetterNote] = field(default_factory=lambda: deque(maxlen=DEAD_LETTERS_SHOWN))

@@ -14,7 +14,7 @@ from ews_sync.model import Bucket, DeadLetter, Mailbox
 from ews_sync.server.http import StatusServer
 from ews_sync.server.report import Moment, as_json, as_text
 from ews_sync.settings.values import Bind
-from ews_sync.telemetry.status import Failure, FolderProgress, MailboxProgress, Phase, ShardNote, Status
+from ews_sync.telemetry.status import Failure, FolderProgress, MailboxProgress, Phase, Rate, ShardNote, Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -62,9 +62,31 @@ def test_json_has_stable_names_and_plain_values() -> None:
     }
 
 
+def test_folders_have_their_own_pace_and_lag() -> None:
+    status = sample()
+    folder = status.mailboxes["abc@example.com"].folders["1"]
+    [before] = as_json(status, MOMENT)["mailboxes"][0]["folders"]
+    assert (before["rate_per_second"], before["eta_seconds"], before["lag_seconds"]) == (0.0, None, None)
+    folder.rate = Rate()
+    folder.rate.add(990.0, 10)
+    folder.newest_received = NOW - timedelta(seconds=90)
+    [after] = as_json(status, MOMENT)["mailboxes"][0]["folders"]
+    assert (after["rate_per_second"], after["eta_seconds"], after["lag_seconds"]) == (1.0, 150, 90)
+
+
+def test_who_has_to_wait_is_told() -> None:
+    status = sample()
+    status.traffic.throttled("abc@example.com", 990.0, 1030.0)
+    first, second = as_json(status, MOMENT)["mailboxes"]
+    assert (first["throttled_for_seconds"], second["throttled_for_seconds"]) == (30.0, 0.0)
+    assert "backfilling, throttled for 30 s" in as_text(status, MOMENT)
+    status.traffic.throttled(None, 1000.0, 1100.0)
+    assert [mailbox["throttled_for_seconds"] for mailbox in as_json(status, MOMENT)["mailboxes"]] == [100.0, 100.0]
+
+
 def test_the_table_says_what_is_wrong_and_what_to_do() -> None:
     text = as_text(sample(), MOMENT)
-    assert "50/200 (25%)" in text
+    assert "50/200 (25%), 1 min left" in text
     assert "5 min ago" in text
     assert "! bad@example.com: the server says no - give full access" in text
 
@@ -211,7 +233,12 @@ async def test_paths_and_methods(client: httpx.AsyncClient) -> None:
     assert (await client.get("/status")).headers["content-type"].startswith("application/json")
     assert "MAILBOX" in (await client.get("/status?format=text")).text
     assert "MAILBOX" in (await client.get("/")).text
-    assert (await client.head("/status")).status_code == 200
+    metrics = await client.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'ews_sync_mailbox_up{bucket="bank/mail",mailbox="bad@example.com"} 0.0' in metrics.text
+    for path in ("/", "/status", "/metrics", "/healthz", "/readyz"):
+        head = await client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
     assert (await client.get("/status?format=xml")).status_code == 400
     assert (await client.get("/etc/passwd")).status_code == 404
     assert (await client.post("/status")).status_code == 405
