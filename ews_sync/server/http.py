@@ -1,7 +1,12 @@
-"""The HTTP server on `--bind`: /healthz, /readyz, /status, /metrics. It shows, and changes nothing."""
+"""The HTTP server on `--bind`: the page, /status, /metrics, /healthz, /readyz. It shows, and changes nothing.
+
+Slow and hostile clients must not hurt the sync: connections are bounded in number, and a long answer is made
+piece by piece, all answers together at most half of the time, with room for the sync in between.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from typing import TYPE_CHECKING
@@ -9,13 +14,22 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from ews_sync.errors import ConfigurationError
-from ews_sync.server.report import Moment, as_json, as_text
+from ews_sync.server.doorkeeper import Doorkeeper
+from ews_sync.server.report import Folders, Moment, Wanted, as_text, json_pieces
+from ews_sync.server.webpage import load_page
 from ews_sync.telemetry.metrics import CONTENT_TYPE, Metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from ews_sync.model import Clock
     from ews_sync.settings.values import Bind
     from ews_sync.telemetry.status import Status
+
+_PIECE = 64 * 1024
+_METRICS_STAY = 1.0
+"""Seconds in which whoever asks for the metrics again gets the same ones."""
+_SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 
 class StatusServer:
@@ -25,23 +39,33 @@ class StatusServer:
         self._bind = bind
         self._status = status
         self._clock = clock
+        self._page = load_page()
         self._metrics = Metrics(status, clock)
+        self._metrics_text = b""
+        self._metrics_until = float("-inf")
+        self._reporting = asyncio.Lock()
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
         self.address = str(bind)
 
     async def start(self) -> None:
         """Begin to listen. Raises `ConfigurationError` when the address cannot be used."""
         app = web.Application()
-        app.router.add_get("/", self._text)
+        app.router.add_get("/", self._root)
         app.router.add_get("/status", self._show)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._show_metrics)
+        app.on_response_prepare.append(_harden)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0, keepalive_timeout=30)
         await runner.setup()
-        site = web.TCPSite(runner, self._bind.host, self._bind.port)
+        handlers = runner.server
+        if handlers is None:
+            raise RuntimeError("a runner that is set up has a server")
         try:
-            await site.start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                Doorkeeper(handlers), self._bind.host, self._bind.port, reuse_address=True
+            )
         except OSError as error:
             await runner.cleanup()
             reason = os.strerror(error.errno).lower() if error.errno else str(error)
@@ -49,28 +73,81 @@ class StatusServer:
                 (f"--bind: cannot listen at {self._bind}: {reason}; choose another address or stop what listens there",)
             ) from error
         self._runner = runner
-        host, port = runner.addresses[0][:2]
+        host, port = self._listener.sockets[0].getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def aclose(self) -> None:
         """Stop listening."""
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
     def _moment(self) -> Moment:
         return Moment(self._clock.now(), self._clock.monotonic())
 
-    async def _show(self, request: web.Request) -> web.Response:
+    async def _root(self, request: web.Request) -> web.StreamResponse:
+        """Give the page to a browser, and the table to everybody else, such as `curl`."""
+        if "text/html" not in request.headers.get("Accept", ""):
+            return await self._text(request)
+        headers = {"Content-Security-Policy": self._page.policy, "Vary": "Accept"}
+        return web.Response(text=self._page.html, content_type="text/html", headers=headers)
+
+    async def _show(self, request: web.Request) -> web.StreamResponse:
         match request.query.get("format", "json"):
             case "json":
-                return _json(as_json(self._status, self._moment()))
+                return await self._report(request)
             case "text":
                 return await self._text(request)
             case other:
                 return _json({"error": f"unknown format {other[:40]!r}: json or text"}, status=400)
 
-    async def _text(self, _: web.Request) -> web.Response:
-        return web.Response(text=as_text(self._status, self._moment()))
+    async def _report(self, request: web.Request) -> web.StreamResponse:
+        try:
+            folders = Folders(request.query.get("folders", Folders.ALL))
+        except ValueError:
+            return _json({"error": "unknown value of folders: all, failing or none"}, status=400)
+        wanted = Wanted(request.query.get("mailbox"), folders)
+        return await self._streamed(request, "application/json", json_pieces(self._status, self._moment(), wanted))
+
+    async def _text(self, request: web.Request) -> web.StreamResponse:
+        return await self._streamed(request, "text/plain", [as_text(self._status, self._moment())])
+
+    async def _streamed(self, request: web.Request, kind: str, pieces: Iterable[str]) -> web.StreamResponse:
+        """Send a text that may be long, a bounded piece at a time."""
+        response = web.StreamResponse()
+        response.content_type = kind
+        response.charset = "utf-8"
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        left = iter(pieces)
+        while part := await self._next_part(left):
+            await response.write(part)
+        await response.write_eof()
+        return response
+
+    async def _next_part(self, pieces: Iterator[str]) -> bytes:
+        """Make the next bytes of an answer; nothing when it is at its end."""
+        async with self._reporting:
+            began = self._clock.monotonic()
+            part: list[str] = []
+            size = 0
+            for piece in pieces:
+                part.append(piece)
+                size += len(piece)
+                if size >= _PIECE:
+                    break
+            # As long again for the sync, whoever else asks.
+            await self._clock.sleep(self._clock.monotonic() - began)
+        return "".join(part).encode()
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        now = self._clock.monotonic()
+        if now >= self._metrics_until:
+            self._metrics_text = self._metrics.text()
+            self._metrics_until = now + _METRICS_STAY
+        return web.Response(body=self._metrics_text, headers={"Content-Type": CONTENT_TYPE})
 
     async def _healthz(self, _: web.Request) -> web.Response:
         # Whoever reads this has been answered by the event loop; a task that dies ends the process.
@@ -78,9 +155,6 @@ class StatusServer:
         checks = {"event_loop": True, "nothing_stuck": not stuck}
         body = {"healthy": not stuck, "reasons": [f"stuck: {what}" for what in stuck], "checks": checks}
         return _json(body, status=503 if stuck else 200)
-
-    async def _show_metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _readyz(self, _: web.Request) -> web.Response:
         status = self._status
@@ -99,3 +173,7 @@ class StatusServer:
 
 def _json(body: object, status: int = 200) -> web.Response:
     return web.Response(text=json.dumps(body, indent=2) + "\n", status=status, content_type="application/json")
+
+
+async def _harden(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_SAFE)

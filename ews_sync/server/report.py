@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from ews_sync.telemetry.status import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ews_sync.telemetry.status import DeadLetterNote, Failure, FolderProgress, MailboxProgress, Rate, Status
 
@@ -24,11 +26,54 @@ class Moment:
     monotonic: float
 
 
-def as_json(status: Status, moment: Moment) -> dict[str, Any]:
+class Folders(StrEnum):
+    """Which folders of each mailbox a report has."""
+
+    ALL = "all"
+    FAILING = "failing"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a report is about: one mailbox, or (None) all of them, and which of their folders."""
+
+    mailbox: str | None = None
+    folders: Folders = Folders.ALL
+
+
+EVERYTHING = Wanted()
+
+
+def as_json(status: Status, moment: Moment, wanted: Wanted = EVERYTHING) -> dict[str, Any]:
     """Give the status as what JSON can say. Field names are stable.
 
     `schema_version` grows when one changes its meaning.
     """
+    return _whole(status, moment) | {
+        "mailboxes": [_mailbox(mailbox, status, moment, wanted.folders) for mailbox in _chosen(status, wanted)]
+    }
+
+
+def json_pieces(status: Status, moment: Moment, wanted: Wanted = EVERYTHING) -> Iterator[str]:
+    """Give the text of `as_json` in pieces, one for each mailbox: there may be thousands, each with many folders."""
+    yield json.dumps(_whole(status, moment), indent=2).removesuffix("\n}") + ',\n  "mailboxes": ['
+    between = "\n    "
+    for mailbox in _chosen(status, wanted):
+        shown_as = _mailbox(mailbox, status, moment, wanted.folders)
+        yield between + json.dumps(shown_as, indent=2).replace("\n", "\n    ")
+        between = ",\n    "
+    yield "\n  ]\n}\n"
+
+
+def _chosen(status: Status, wanted: Wanted) -> list[MailboxProgress]:
+    if wanted.mailbox is None:
+        return list(status.mailboxes.values())
+    found = status.mailboxes.get(wanted.mailbox)
+    return [] if found is None else [found]
+
+
+def _whole(status: Status, moment: Moment) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "version": status.version,
@@ -47,7 +92,6 @@ def as_json(status: Status, moment: Moment) -> dict[str, Any]:
         "source_failure": _failure(status.source_failure),
         "sink_failure": _failure(status.sink_failure),
         "stuck": list(status.health.troubles),
-        "mailboxes": [_mailbox(mailbox, status, moment) for mailbox in status.mailboxes.values()],
         "dead_letters": [_dead_letter(letter) for letter in reversed(status.dead_letters)],
     }
 
@@ -65,7 +109,7 @@ def _dead_letter(letter: DeadLetterNote) -> dict[str, Any]:
     }
 
 
-def _mailbox(mailbox: MailboxProgress, status: Status, moment: Moment) -> dict[str, Any]:
+def _mailbox(mailbox: MailboxProgress, status: Status, moment: Moment, folders: Folders) -> dict[str, Any]:
     return {
         "mailbox": mailbox.address,
         "bucket": mailbox.bucket,
@@ -81,10 +125,15 @@ def _mailbox(mailbox: MailboxProgress, status: Status, moment: Moment) -> dict[s
         "throttled_for_seconds": round(status.traffic.wait_for(mailbox.address, moment.monotonic), 1),
         "rounds": mailbox.rounds,
         "failure": _failure(mailbox.failure),
-        "folders": [
-            _folder(folder, moment) for folder in sorted(mailbox.folders.values(), key=lambda folder: folder.path)
-        ],
+        "folders": [_folder(folder, moment) for folder in _shown_folders(mailbox, folders)],
     }
+
+
+def _shown_folders(mailbox: MailboxProgress, which: Folders) -> list[FolderProgress]:
+    if which is Folders.NONE:
+        return []
+    found = [folder for folder in mailbox.folders.values() if which is Folders.ALL or folder.failure is not None]
+    return sorted(found, key=lambda folder: folder.path)
 
 
 def _folder(folder: FolderProgress, moment: Moment) -> dict[str, Any]:
