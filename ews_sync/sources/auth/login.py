@@ -15,6 +15,7 @@ from ews_sync.sources.auth.tls import tls_context
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     from ews_sync.sources.auth.lanes import LogOn
 
@@ -35,8 +36,8 @@ class Login:
     account: str
 
 
-def log_in(exchange: Exchange) -> Login:
-    """Make the client. Nothing is sent yet.
+def log_in(exchange: Exchange, token_taken: Callable[[float], None] | None = None) -> Login:
+    """Make the client. Nothing is sent yet. `token_taken` hears until when each access token is used (monotonic).
 
     Raises `ConfigurationError` as `tls_context` does, and when packages for the way to log in are not installed.
     """
@@ -49,7 +50,7 @@ def log_in(exchange: Exchange) -> Login:
             tls = tls_context(exchange)
             # Whatever holds for Exchange: the client's secret is for the identity provider alone.
             verifying = tls if exchange.ssl_verify else tls_context(replace(exchange, ssl_verify=True))
-            return Login(_client(bearer_auth(exchange.endpoint, oauth2, verifying), tls), oauth2.client_id)
+            return Login(_client(bearer_auth(exchange.endpoint, oauth2, verifying, token_taken), tls), oauth2.client_id)
         case NtlmAuth(user=user, password=password):
             # What a way to log in needs is loaded by whoever logs in that way: the process's memory is counted.
             from ews_sync.sources.auth.ntlm import Ntlm  # noqa: PLC0415

@@ -36,12 +36,15 @@ _WHAT_TO_CHECK = (
 )
 
 
-def bearer_auth(endpoint: str, auth: OAuth2, tls: ssl.SSLContext) -> BearerAuth:
+def bearer_auth(
+    endpoint: str, auth: OAuth2, tls: ssl.SSLContext, taken: Callable[[float], None] | None = None
+) -> BearerAuth:
     """Make what puts tokens for the Exchange at `endpoint` on requests; `tls` is for the identity provider.
 
-    Nothing is asked for before the first request.
+    Nothing is asked for before the first request. `taken` is that of `TokenKeeper`.
     """
-    return BearerAuth(TokenKeeper(ClientCredentials(auth, scope_for(endpoint, auth.authority), tls).fetch))
+    credentials = ClientCredentials(auth, scope_for(endpoint, auth.authority), tls)
+    return BearerAuth(TokenKeeper(credentials.fetch, taken=taken))
 
 
 class BearerAuth(httpx.Auth):

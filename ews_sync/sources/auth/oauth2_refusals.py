@@ -13,6 +13,7 @@ from ews_sync.errors import Asks, AuthenticationError, ConnectionFailedError, So
 from ews_sync.web.failures import one_line
 
 _CODE = re.compile(r"AADSTS(\d{4,9})")
+_TOO_LARGE = 10**9
 _HIDDEN = "***"
 
 
@@ -179,7 +180,7 @@ def refusal_of(body: object) -> Refusal | None:
         return None
     description = _text(body.get("error_description"))
     given = body.get("error_codes")
-    codes = tuple(code for code in given if isinstance(code, int)) if isinstance(given, list) else ()
+    codes = tuple(filter(_is_code, given)) if isinstance(given, list) else ()
     return Refusal(
         _text(body["error"]),
         description,
@@ -219,6 +220,10 @@ def _own_words(refusal: Refusal, secrets: tuple[str, ...]) -> str:
     for secret in secrets:
         words = words.replace(secret, _HIDDEN)
     return one_line(words.rstrip(".")) or one_line(refusal.error, 80)
+
+
+def _is_code(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < _TOO_LARGE
 
 
 def _text(value: object) -> str:

@@ -100,17 +100,20 @@ class TokenKeeper:
 
     `fetch` blocks until it has a token, and raises an `EwsSyncError`; it runs in a thread, never twice at a time. While
     a token is still valid, nobody waits for the next one, and nobody notices when it does not come. After a failure
-    everybody without a token hears of that failure until it is time to ask again.
+    everybody without a token hears of that failure until it is time to ask again. `taken` hears, with each new token,
+    until when it is used.
     """
 
     def __init__(
         self,
         fetch: Callable[[], Grant],
         *,
+        taken: Callable[[float], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         run: Callable[[Callable[[], Grant]], Awaitable[Grant]] | None = None,
     ) -> None:
         self._fetch = fetch
+        self._taken = taken
         self._monotonic = monotonic
         self._run = run or in_thread
         self._token: Token | None = None
@@ -181,6 +184,8 @@ class TokenKeeper:
             self._renewal = None
         self._token = token_of(grant, self._monotonic(), replaces=replaces)
         self._failure, self._failures = None, 0
+        if self._taken is not None:
+            self._taken(self._token.ends_at)
         if self._told:
             self._told = False
             self._log.info("the access token could be renewed again")

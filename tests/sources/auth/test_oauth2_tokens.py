@@ -41,7 +41,8 @@ class World:
 
     def __post_init__(self) -> None:
         self.gate.set()
-        self.keeper = TokenKeeper(self.fetch, monotonic=lambda: self.now, run=self.run)
+        self.used_until: list[float] = []
+        self.keeper = TokenKeeper(self.fetch, taken=self.used_until.append, monotonic=lambda: self.now, run=self.run)
 
     def fetch(self) -> Grant:
         self.asked += 1
@@ -60,6 +61,23 @@ class World:
 async def settle() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+async def test_whoever_shows_it_hears_until_when_each_token_is_used() -> None:
+    world = World()
+    await world.value()
+    await world.value()
+    assert world.used_until == [1000 + 3540]
+    world.now += 2000
+    world.failure = EwsSyncError("away")
+    await world.value()
+    await settle()
+    assert len(world.used_until) == 1
+    world.failure = None
+    world.now += 60
+    await world.value()
+    await settle()
+    assert world.used_until == [4540, 3060 + 3540]
 
 
 @pytest.mark.parametrize(
