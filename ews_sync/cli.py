@@ -7,6 +7,7 @@ takes time to load is loaded when it is needed: `--version`, `--help` and a wron
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -29,7 +30,11 @@ _COMMANDS = {
     "run": "keep the mailboxes in step, until stopped (what happens without a command)",
     "check": "try the config, the login, every mailbox and the destination; change nothing",
     "demo": "run against a simulated Exchange server, with nothing to set up",
+    "status": "show live what a running one is doing, at http://127.0.0.1:8000 or the URL that follows",
+    "config-schema": "print the JSON Schema of the config file, for editors",
 }
+
+_STATUS_AT = "127.0.0.1:8000"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +78,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
     try:
-        command, given, wants = _parsed(arguments)
+        command, target, given, wants = _parsed(arguments)
     except _UsageError as error:
         say(sys.stderr, f"{PROGRAM}: {error}", f"{PROGRAM}: {PROGRAM} --help lists commands and options")
         return 2
@@ -83,14 +88,34 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
     if wants == "help":
         say(sys.stdout, _parser(command or "all").format_help().rstrip())
         return 0
+    _hear_sigterm(0 if command in {None, "run", "demo"} else 128 + signal.SIGTERM)
+    if command == "config-schema":
+        return _config_schema()
+    if command == "status":
+        from ews_sync.live_status import status  # noqa: PLC0415 - loads an HTTP client
+
+        return status(target or environ.get("REINFER_EWS_BIND") or _STATUS_AT)
     return _demo(given, environ) if command == "demo" else _appliance(command or "run", given, environ)
+
+
+def _hear_sigterm(code: int) -> None:
+    """Until the service takes the signal over, end with `code`: nothing has begun yet that could be lost."""
+    # As a container's first process one without a handler would not even hear it. At once: an exception in the middle
+    # of an import can get lost.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(code))
+    # The image's entry point holds it back from the first moment, so that none is lost before there is a handler.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _config_schema() -> int:
+    from ews_sync.settings.schema import config_schema  # noqa: PLC0415 - loads pydantic
+
+    say(sys.stdout, json.dumps(config_schema(), indent=2))
+    return 0
 
 
 def _appliance(command: str, given: Mapping[str, str], environ: Mapping[str, str]) -> int:
     if command == "run":
-        # Until the service takes the signals over. Nothing has begun yet, and as a container's first process one
-        # without a handler would not even hear it. At once: an exception in the middle of an import can get lost.
-        signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
         # To look at the config again is no reason to end, and must not be forgotten either: it waits.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from ews_sync.settings.load import load_options, read_config  # noqa: PLC0415 - loads pydantic
@@ -128,8 +153,8 @@ def _complain(problems: Sequence[str]) -> None:
 # --- What was typed --------------------------------------------------------------------------------------------------
 
 
-def _parsed(arguments: Sequence[str]) -> tuple[str | None, dict[str, str], str | None]:
-    """Give the command, the options' texts, and "version" or "help" when that is all that is wanted.
+def _parsed(arguments: Sequence[str]) -> tuple[str | None, str | None, dict[str, str], str | None]:
+    """Give the command, whom `status` asks, the options' texts, and "version" or "help" when only that is wanted.
 
     One parser knows every option, so that they can stand before and after the command alike; which of them a command
     takes is checked afterwards.
@@ -147,34 +172,41 @@ def _parsed(arguments: Sequence[str]) -> tuple[str | None, dict[str, str], str |
     command = words[0] if words else None
     if command is not None and command not in _COMMANDS:
         raise _UsageError(f"unknown command {shown(command)}{did_you_mean(command, _COMMANDS)}")
+    target = words.pop(1) if command == "status" and len(words) > 1 else None
     if len(words) > 1:
         raise _UsageError(f"one command at a time: {shown(words[1])} is one too many")
     if wants is None:
         _check_options_of(command or "run", given)
-    return command, given, wants
+    return command, target, given, wants
 
 
 def _check_options_of(command: str, given: Mapping[str, str]) -> None:
-    taken = (*DEMO_ONLY, *DEMO_SHARED) if command == "demo" else OPTIONS
+    taken = _options_of(command)
     for option in (*OPTIONS, *DEMO_ONLY):
         if option.name in given and option not in taken:
             whose = f"{PROGRAM} demo" if option in DEMO_ONLY else f"{PROGRAM} and {PROGRAM} check"
             raise _UsageError(f"{option.text} is an option of {whose}, not of {PROGRAM} {command}")
 
 
+def _options_of(command: str) -> tuple[Option, ...]:
+    if command == "demo":
+        return (*DEMO_ONLY, *DEMO_SHARED)
+    return () if command in {"config-schema", "status"} else OPTIONS
+
+
 def _parser(command: str) -> _Parser:
     """Make the parser; `command` decides which options its help shows, "all" for every one."""
     parser = _Parser(
         prog=PROGRAM if command in {"all", "run"} else f"{PROGRAM} {command}",
-        usage=f"{PROGRAM} [COMMAND] [OPTION ...]" if command == "all" else f"{PROGRAM} {command} [OPTION ...]",
+        usage=_usage(command),
         description=_description(command),
-        epilog=None if command == "demo" else _epilog(),
+        epilog=_epilog() if _options_of(command) == OPTIONS else None,
         formatter_class=_HelpFormatter,
         add_help=False,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    if command != "demo":
+    if _options_of(command) == OPTIONS:
         for title, group in GROUPS:
             _add_group(parser, title, group)
     if command in {"all", "demo"}:
@@ -184,6 +216,12 @@ def _parser(command: str) -> _Parser:
     other.add_argument("-h", "--help", action="store_true", default=False, help=about)
     other.add_argument("--version", action="store_true", default=False, help="Show the version.")
     return parser
+
+
+def _usage(command: str) -> str:
+    if command == "all":
+        return f"{PROGRAM} [COMMAND] [OPTION ...]"
+    return f"{PROGRAM} {command} [URL]" if command == "status" else f"{PROGRAM} {command} [OPTION ...]"
 
 
 def _add_group(parser: _Parser, title: str, group: Sequence[Option]) -> None:
@@ -201,7 +239,7 @@ def _add_group(parser: _Parser, title: str, group: Sequence[Option]) -> None:
 def _description(command: str) -> str:
     if command != "all":
         return f"{_COMMANDS[command][0].upper()}{_COMMANDS[command][1:]}."
-    lines = [f"  {name:<7}{text}" for name, text in _COMMANDS.items()]
+    lines = [f"  {name:<15}{text}" for name, text in _COMMANDS.items()]
     return "\n".join(
         [
             "Keep the mail of many Exchange mailboxes flowing into Communications Mining buckets, or into files.",

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from ews_sync.settings.problems import shown
 
 LONGEST_ADDRESS = 320
-"""64 for the local part, an "@", 255 for the domain (RFC 3696, section 3)."""
+"""Bytes: 64 for the local part, an "@", 255 for the domain (RFC 3696, section 3; RFC 6532, section 3.4)."""
 
 _HOST = re.compile(r"[\w.-]+\Z")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%\w+)?\Z")
@@ -58,8 +58,9 @@ def host_and_port(text: str) -> tuple[str, int]:
 def email_address(text: str) -> str:
     """Check a mailbox's address, roughly: the server knows better what exists."""
     local, _, domain = text.rpartition("@")
-    if len(text) > LONGEST_ADDRESS:
-        raise ValueError(f"must be an email address of at most {LONGEST_ADDRESS} characters, not {len(text)}")
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > LONGEST_ADDRESS:
+        raise ValueError(f"must be an email address of at most {LONGEST_ADDRESS} bytes, not {size}")
     if not local or not domain or any(letter.isspace() or not letter.isprintable() for letter in text):
         raise ValueError('must be an email address, such as "abc@example.com"')
     return text

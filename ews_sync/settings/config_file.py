@@ -6,6 +6,7 @@ Bytes to a tree of plain values, and where each value came from.
 from __future__ import annotations
 
 import json
+import re
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ _MOST_KEYS = 1000
 """Of one object, but for the one that has the mailboxes: far more than there are keys."""
 _DEEPEST = 100
 """Levels of nesting: far more than a config has, and far fewer than Python's stack."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_A_CONFIG = "not a config: nested too deeply, or with a number of thousands of digits"
 _WHOLE_ONLY = frozenset(
     {
@@ -137,6 +139,8 @@ def _parse(data: bytes, tree: Tree) -> None:
             tree.complain((), _NOT_A_CONFIG)
         elif len(values) > _MOST_KEYS or any(_is_crowded(path, value) for path, value in _walk(values)):
             tree.complain((), f"has an object with more than {_MOST_KEYS:,} keys: that cannot be the config")
+        elif (halved := _halved(text, values)) is not None:
+            tree.complain((), f"{spelled(halved)}: has half a character: a \\ud… that stands alone")
         else:
             tree.values = values
 
@@ -160,6 +164,20 @@ def _text(data: bytes, tree: Tree) -> str | None:
                 return text
             tree.complain((), "the file is empty: it must hold a JSON object")
     return None
+
+
+def _halved(text: str, values: dict[str, Any]) -> KeyPath | None:
+    """Find a key or a value that no UTF-8 can hold: a UTF-16 surrogate without the other half of its pair."""
+    if "\\ud" not in text and "\\uD" not in text:
+        return None
+    return next(
+        (
+            path
+            for path, value in _walk(values)
+            if any(isinstance(part, str) and _SURROGATE.search(part) for part in (path[-1], value))
+        ),
+        None,
+    )
 
 
 def _is_crowded(path: KeyPath, value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ def why_not_writable(directory: Path) -> str | None:
     created: list[Path] = []
     try:
         return _obstacle(directory, created)
+    except PermissionError as error:
+        return f"cannot be written: {reason(error)}: {shown(str(directory))}{_whose(directory)}"
     except OSError as error:
         return f"cannot be written: {reason(error)}: {shown(str(directory))}"
     except ValueError:
@@ -46,3 +49,29 @@ def _obstacle(directory: Path, created: list[Path]) -> str | None:
     with tempfile.NamedTemporaryFile(prefix=".reinfer-ews-", dir=absolute) as probe:
         probe.write(b"probe")
     return None
+
+
+def _whose(directory: Path) -> str:
+    """Say whom `directory`, or what of its path is there, belongs to, and what to do; "" where that cannot be seen."""
+    for path in (directory.absolute(), *directory.absolute().parents):
+        try:
+            found = path.stat()
+        except OSError:
+            continue
+        return ownership(path, (found.st_uid, found.st_gid), (os.geteuid(), os.getegid()))
+    return ""
+
+
+def ownership(path: Path, owner: tuple[int, int], this: tuple[int, int]) -> str:
+    """Say what helps who runs as user and group `this` to write to `path`, which belongs to `owner`.
+
+    Above all for a directory of the host in a container: the image's user owns nothing there.
+    """
+    if owner[0] == this[0]:
+        return f"; {shown(str(path))} belongs to this user, and does not let it write: chmod u+rwx"
+    # To become root for it would be the worse advice.
+    become = f", or run as its owner (in a container: docker run --user {owner[0]}:{owner[1]} ...)" if owner[0] else ""
+    return (
+        f"; {shown(str(path))} belongs to user {owner[0]}, and this runs as user {this[0]}: "
+        f"chown -R {this[0]}:{this[1]} the directory (of a container: the one on the host){become}"
+    )

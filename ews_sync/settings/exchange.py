@@ -25,7 +25,7 @@ _SECRET = "auth_oauth_client_secret"  # noqa: S105 - a key's name
 _PRIVATE_KEY = "auth_oauth_client_credential_private_key"
 _THUMBPRINT = "auth_oauth_client_credential_thumbprint"
 _CERTIFICATE = "auth_oauth_client_credential_certificate"
-_NO_TENANT = frozenset({"common", "organizations", "consumers"})
+NO_TENANT = frozenset({"common", "organizations", "consumers"})
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 
 
@@ -228,7 +228,7 @@ def _authority(text: str, tree: Tree) -> str | None:
     except ValueError as error:
         tree.complain(("auth_oauth_authority",), str(error))
         return None
-    if url.path.strip("/").lower() in _NO_TENANT:
+    if url.path.strip("/").lower() in NO_TENANT:
         # These are for people, who bring their tenant along; an application is let in by one tenant.
         tree.complain(("auth_oauth_authority",), f"must end with the tenant's id or domain, not {shown(url.path)}")
         return None

@@ -11,17 +11,34 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+)
 
 from ews_sync.model import StartFrom
 from ews_sync.settings.layers import Layered
 from ews_sync.settings.problems import KeyPath, did_you_mean, not_allowed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
     from ews_sync.settings.config_file import Tree
+
+
+LONGEST_NAME = 250
+"""Bytes. Names become parts of paths and of log lines; with an address they have to fit into the longest path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +62,12 @@ def _yes_or_no(value: object) -> object:
     raise ValueError("neither true nor false")
 
 
+def _name(value: str) -> str:
+    if not value.isprintable() or len(value.encode()) > LONGEST_NAME:
+        raise ValueError("no name")
+    return value
+
+
 def timestamp(value: object) -> datetime:
     """Read a time in ISO 8601; one without an offset is in UTC. The result is in UTC.
 
@@ -63,11 +86,15 @@ def timestamp(value: object) -> datetime:
 
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), Allowed("a text that is not empty")]
+Name = Annotated[
+    Text, AfterValidator(_name), Allowed(f"a name of 1 to {LONGEST_NAME} bytes, without control characters")
+]
 Secret = Annotated[SecretStr, Field(min_length=1), Allowed("a text that is not empty")]
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Choice = Allowed("true or false")
-FolderPath = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], Field(min_length=1)]
+# Of a list, the first mistake is enough: a note on each of 200,000 takes hundreds of megabytes.
+FolderPath = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], Field(min_length=1), FailFast()]
 FOLDERS = Allowed('a list of folder paths, each of them a list of names, such as [["Inbox", "Invoices"]]')
 TIMESTAMP = Allowed('a time in ISO 8601, such as "2020-01-01T00:00:00+00:00"')
 
@@ -79,8 +106,8 @@ class _Keys(BaseModel):
 class BucketKeys(_Keys):
     """`bucket` of a mailbox."""
 
-    owner: Text = Field(description="Project of the bucket in which the mailbox should be synced.")
-    name: Text = Field(description="Name of the bucket in which the mailbox should be synced.")
+    owner: Name = Field(description="Project of the bucket in which the mailbox should be synced.")
+    name: Name = Field(description="Name of the bucket in which the mailbox should be synced.")
 
 
 class MailboxKeys(_Keys):
@@ -100,11 +127,11 @@ class MailboxKeys(_Keys):
         description="Timestamp from which to start syncing email. If not set, all emails will be synced. "
         "A time without an offset is in UTC.",
     )
-    folder_allowlist: Annotated[tuple[FolderPath, ...], FOLDERS] = Field(
+    folder_allowlist: Annotated[tuple[FolderPath, ...], FailFast(), FOLDERS] = Field(
         default=(),
         description="Only these folders are synced, with everything below them. If empty or not set: all.",
     )
-    folder_denylist: Annotated[tuple[FolderPath, ...], FOLDERS] = Field(
+    folder_denylist: Annotated[tuple[FolderPath, ...], FailFast(), FOLDERS] = Field(
         default=(), description="These folders, with everything below them, are not synced."
     )
 
@@ -154,7 +181,7 @@ class ConfigKeys(Layered):
         default=True, description='If set to "false", will not verify certificates.'
     )
     ews_ssl_ca_bundle: Text | None = Field(
-        default=None, description="Path of a PEM file with the certificates to trust, instead of the system's."
+        default=None, description="Path of a PEM file with certificate authorities to trust besides the system's."
     )
     ews_ssl_ciphers: Text | None = Field(
         default=None,
@@ -193,14 +220,40 @@ SECRETS = frozenset(name for name, field in ConfigKeys.model_fields.items() if "
 
 
 def read_keys(tree: Tree) -> ConfigKeys:
-    """Give the keys, without those that are wrong, for which a problem is added to `tree`."""
+    """Give the keys, without those that are wrong, for which a problem is added to `tree`.
+
+    Raises:
+        ConfigurationError: there are more problems than anybody wants to read.
+    """
+    # Each mailbox by itself: what pydantic notes of each mistake takes much more room than the config has.
+    mailboxes = tree.values.get("mailboxes")
+    top = tree.values if not isinstance(mailboxes, dict) else tree.values | {"mailboxes": {}}
     try:
-        ConfigKeys.from_layers(environment=tree.environment(), config_file=tree.values)
+        ConfigKeys.from_layers(environment=tree.environment(), config_file=top)
     except ValidationError as error:
-        for detail in error.errors(include_url=False, include_context=False):
-            path: KeyPath = detail["loc"]
-            tree.complain(path, "wrong" if tree.problems.enough else _sentence(detail, path))
+        _report(error, (), tree)
+    if isinstance(mailboxes, dict):
+        _check_mailboxes(mailboxes, tree)
+    if tree.problems.enough:
+        tree.problems.raise_if_any()
     return ConfigKeys.from_layers(environment=tree.healthy(tree.environment()), config_file=tree.healthy(tree.values))
+
+
+def _check_mailboxes(mailboxes: Mapping[str, Any], tree: Tree) -> None:
+    for address, entry in mailboxes.items():
+        try:
+            MailboxKeys.model_validate(entry)
+        except ValidationError as error:
+            if tree.problems.enough:
+                tree.problems.more(error.error_count())
+            else:
+                _report(error, ("mailboxes", address), tree)
+
+
+def _report(error: ValidationError, above: KeyPath, tree: Tree) -> None:
+    for detail in error.errors(include_url=False, include_context=False):
+        path: KeyPath = (*above, *detail["loc"])
+        tree.complain(path, "wrong" if tree.problems.enough else _sentence(detail, path))
 
 
 def _sentence(detail: ErrorDetails, path: KeyPath) -> str:

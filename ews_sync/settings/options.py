@@ -38,7 +38,7 @@ BIND = Option(
     "bind",
     "REINFER_EWS_BIND",
     "HOST:PORT",
-    "Address that answers /status and the probes.",
+    "Address of the page, /status, /metrics and the probes.",
     "127.0.0.1:8000",
 )
 REINFER_API_ENDPOINT = Option(

@@ -24,6 +24,7 @@ _PLACEHOLDER = re.compile(r"<[A-Za-z][A-Za-z0-9_-]*>")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _USERINFO = re.compile(r"(?<=://)[^/?#\s\"]*@")
 _LONGEST = 80
+_LONGEST_KEY = 330
 _MOST = 200
 """Problems that are told. Nobody reads more, and a file that is none of ours could have a million."""
 
@@ -33,10 +34,15 @@ class Problems:
     """Collects problems; raises them all at once."""
 
     _lines: dict[str, str] = field(default_factory=dict)
+    _uncounted: int = 0
 
     def add(self, subject: str, text: str) -> None:
         """Add the line `subject: text`, unless there is one for that subject."""
         self._lines.setdefault(subject, f"{subject}: {text}")
+
+    def more(self, count: int) -> None:
+        """Count problems that are not told; there are `enough` others."""
+        self._uncounted += count
 
     @property
     def enough(self) -> bool:
@@ -57,7 +63,7 @@ class Problems:
         """
         if self._lines:
             lines = [*self._lines.values()]
-            more = len(lines) - _MOST
+            more = len(lines) - _MOST + self._uncounted
             if more > 0:
                 lines[_MOST:] = [f"and {more:,} more of them"]
             raise ConfigurationError(tuple(lines))
@@ -70,7 +76,7 @@ def spelled(path: KeyPath) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            name = part if _PLAIN_KEY.match(part) else shown(part, longest=330)
+            name = part if len(part) <= _LONGEST_KEY and _PLAIN_KEY.match(part) else shown(part, longest=_LONGEST_KEY)
             text += f".{name}" if text else name
     return text
 

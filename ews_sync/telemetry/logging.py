@@ -7,7 +7,9 @@ DEBUG, and tracebacks. At every level secrets are masked and message content is 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import re
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any, TextIO
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
 
 OWN = "ews_sync"
 _REQUEST_LOGS = ("httpx", "httpcore", "aiohttp.access")
+"""One INFO line for every request says nothing that the service's own lines and the metrics do not say better."""
 # At their debug level they write down whole log-on messages.
 _NEVER_DEBUG = ("spnego", "msal")
-"""One INFO line for every request says nothing that the service's own lines and the metrics do not say better."""
+_UPSETTING = re.compile("[\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
+"""What JSON lets through, and a terminal, a collector of lines or UTF-8 does not take."""
 
 
 def configure_logging(debug_level: int, *, stream: TextIO, redactor: Redactor, force_json: bool | None = None) -> None:
@@ -88,8 +92,13 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 def _renderer(*, json_lines: bool) -> Processor:
     if json_lines:
-        return structlog.processors.JSONRenderer(ensure_ascii=False)
+        return _as_json
     return structlog.dev.ConsoleRenderer(colors=True)
+
+
+def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    line = json.dumps(event, ensure_ascii=False, default=repr)
+    return _UPSETTING.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
 
 
 def _redacted(redactor: Redactor, *, one_line: bool) -> Processor:

@@ -127,7 +127,7 @@ FOLDERS = 'a list of folder paths, each of them a list of names, such as [["Inbo
         (mailbox(bucket="o/n"), 'mailboxes."a@b.c".bucket: must be an object with "owner" and "name", not "o/n"'),
         (
             mailbox(bucket={"owner": "o"}),
-            'mailboxes."a@b.c".bucket.name: missing: it must be a text that is not empty',
+            'mailboxes."a@b.c".bucket.name: missing: it must be a name of 1 to 250 bytes, without control characters',
         ),
         (
             mailbox(bucket={"owner": "o", "name": "n", "nam": "n"}),
@@ -173,7 +173,7 @@ def test_length_of_an_address() -> None:
     entry = {"bucket": {"owner": "o", "name": "n"}}
     assert load(basic(mailboxes={"a" * 316 + "@b.c": entry})).mailboxes
     (line,) = problems(basic(mailboxes={"a" * 317 + "@b.c": entry}))
-    assert line.endswith(": must be an email address of at most 320 characters, not 321")
+    assert line.endswith(": must be an email address of at most 320 bytes, not 321")
 
 
 def test_addresses_that_differ_in_case_only() -> None:
@@ -217,8 +217,8 @@ def test_all_problems_at_once() -> None:
         "mailboxes.x",
         "port",
         "poll_frequency",
-        "mailboxes.x.bucket",
         "zzz",
+        "mailboxes.x.bucket",
         "auth_user",
     ]
 

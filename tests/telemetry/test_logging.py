@@ -78,6 +78,15 @@ def test_a_line(log: Log) -> None:
     }
 
 
+@pytest.mark.parametrize("text", ["\x9b31m", "\x7f", "a\u2028b", "\u2029", "\ud800", "\r\nfake"])
+def test_what_would_upset_whoever_collects_the_lines_is_escaped(log: Log, text: str) -> None:
+    own().info("subject", text=text)
+    assert len(log.text.splitlines()) == 1
+    log.text.encode()
+    assert json.loads(log.text)["text"] == text
+    assert log.text.rstrip("\n").isprintable()
+
+
 def test_the_standard_library_goes_the_same_way(log: Log) -> None:
     logging.getLogger("some.library").warning("%s of %d", "one", 2)
     (line,) = log.lines
