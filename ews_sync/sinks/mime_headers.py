@@ -38,9 +38,11 @@ _ADDRESSES = frozenset(
 _SPACE = re.compile(rb"[ \t\r\n]+")
 _BREAK = re.compile(rb"[\r\n]+")
 _WORD = re.compile(rb"[^ \t\r\n]+")
-# In addresses, words also end at what has a meaning there. The bound keeps a header full of open quotes from costing
-# the square of its length.
-_ADDRESS_WORD = re.compile(rb'"(?:[^"\\]|\\.){0,998}"|[^ \t\r\n()<>,;:@"]+', re.DOTALL)
+# In addresses, words also end at what has a meaning there.
+_ADDRESS_WORD = re.compile(rb'"(?:[^"\\]|\\.){0,998}+"|[^ \t\r\n()<>,;:@"]+', re.DOTALL)
+_UNQUOTED_WORD = re.compile(rb'[^ \t\r\n()<>,;:@"]+')
+_MANY_ESCAPES = 100
+"""Escaped quotes in a field from which on quotes are nothing special: each could be the start of a long search."""
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _ENCODED_WORD = re.compile(rb"=\?[!->@-~]+\?[bBqQ]\?[!->@-~]*\?=")
@@ -116,7 +118,8 @@ def encode_field(field: Field, charset: str | None, newline: bytes) -> bytes:
     if field.name in _PARAMETRIC:
         encoded = _parametric(value, charset, newline)
     elif field.name in _ADDRESSES:
-        encoded = _words(value, _ADDRESS_WORD, charset, newline)
+        word = _ADDRESS_WORD if value.count(b'\\"') <= _MANY_ESCAPES else _UNQUOTED_WORD
+        encoded = _words(value, word, charset, newline)
     else:
         encoded = _words(value, _WORD, charset, newline)
     return name + colon + encoded + rest[len(value) :]

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 # Legal inside a JSON string, but a reader of lines may take them for line ends (and JavaScript once did); a lone
 # surrogate has no UTF-8 at all. In JSON text characters like these stand only inside strings, where an escape means
 # the same.
-_UNSAFE = re.compile("[\x7f\x85\u2028\u2029\ud800-\udfff]")
-_UNSAFE_WIDE = ("\x85", "\u2028", "\u2029")
+# The controls from U+0080 on, which begin terminals' escape sequences in one character, are for nobody's screen.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNSAFE_WIDE = ("\u2028", "\u2029")
+_CONTROL = re.compile(b"\xc2[\x80-\x9f]")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -46,9 +48,10 @@ def json_bytes(value: object, *, indent: int | None = None) -> bytes:
     if "\x7f" in text or (not text.isascii() and any(character in text for character in _UNSAFE_WIDE)):
         return _escaped(text)
     try:
-        return text.encode()
+        data = text.encode()
     except UnicodeEncodeError:
         return _escaped(text)
+    return _escaped(text) if b"\xc2" in data and _CONTROL.search(data) else data
 
 
 def _escaped(text: str) -> bytes:
@@ -63,7 +66,10 @@ def utc_text(time: datetime) -> str:
 def utc_time(text: str) -> datetime:
     """Read what `utc_text` wrote; a time without a zone is taken as UTC. `ValueError` when it is no time."""
     time = datetime.fromisoformat(text)
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("outside the calendar") from error
 
 
 def _metadata(metadata: Metadata) -> dict[str, object]:

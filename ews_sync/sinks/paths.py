@@ -5,13 +5,16 @@ directory listing; every other byte of the name's UTF-8 is written `%XX`. A dot 
 hidden and `.` and `..` cannot be made. A name too long for one component goes on in the next: each component but the
 last ends in `~`, which no name can contain otherwise, and so a name's first component is never another name's last.
 
-Names that differ only in upper and lower case get paths that differ only in case; the appliance's file systems keep
-those apart.
+All of it is ASCII, so a file system that changes the form of Unicode (NFC, NFD) changes nothing here. For volumes that
+are shared from Windows, a dot at the end and the first letter of a device's name (`con`, `nul`, ...) are encoded, too.
+Names that differ only in upper and lower case get paths that differ only in case. Where a file system does not keep
+those apart, mailboxes do not meet all the same: the config has no two addresses that differ only in case.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,13 +24,17 @@ if TYPE_CHECKING:
 
     from ews_sync.model import Mailbox
 
-LONGEST_COMPONENT = 200
+LONGEST_COMPONENT = 202
 """Bytes of the longest component made here. File systems take 255: the rest is room for suffixes like `.json.bak`."""
+_FULL = LONGEST_COMPONENT - 2
+"""Two are kept back for what is encoded once the component is there."""
 
 _LITERAL = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._-+")
 _EMPTY = "%"
 _CONTINUED = "~"
 _DOT = "%2E"
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
+"""What Windows takes for a device, whatever stands behind a dot (learn.microsoft.com, "Naming Files, Paths")."""
 
 
 def safe_parts(name: str) -> tuple[str, ...]:
@@ -38,15 +45,21 @@ def safe_parts(name: str) -> tuple[str, ...]:
     for byte in name.encode("utf-8", "surrogatepass"):
         shown = chr(byte) if byte in _LITERAL else f"%{byte:02X}"
         # One byte is kept back for the mark that says that the name goes on.
-        if length + len(shown) >= LONGEST_COMPONENT:
+        if length + len(shown) >= _FULL:
             parts.append("".join(current) + _CONTINUED)
             current, length = [], 0
         if shown == "." and not current:
             shown = _DOT
         current.append(shown)
         length += len(shown)
+    if current and current[-1] == ".":
+        current[-1] = _DOT
     parts.append("".join(current) or _EMPTY)
-    return tuple(parts)
+    return tuple(_no_device(part) for part in parts)
+
+
+def _no_device(part: str) -> str:
+    return f"%{ord(part[0]):02X}{part[1:]}" if _DEVICE.fullmatch(part) else part
 
 
 def original(parts: Sequence[str]) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+# Looked at once, whether it ends or not: a header full of open quotes must not cost the square of its length.
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+("?)', re.DOTALL)
 _SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TOKEN = re.compile(r"[0-9A-Za-z._~+/-]+=*")
 
@@ -33,7 +34,7 @@ def challenges(values: Iterable[str]) -> tuple[Challenge, ...]:
     """
     found = []
     for value in values:
-        for part in _QUOTED.sub('""', value).split(","):
+        for part in _QUOTED.sub(lambda quoted: '""' if quoted[1] else quoted[0], value).split(","):
             scheme, _, rest = part.strip().partition(" ")
             rest = rest.strip()
             if _SCHEME.fullmatch(scheme) and not rest.startswith("="):

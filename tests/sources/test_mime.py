@@ -229,7 +229,7 @@ except SpoolError as error:
 def test_a_full_disk_is_our_error(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", FULL, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own words
-    assert done.stdout.startswith("cannot keep a large message in a temporary file: File too large")
+    assert done.stdout.startswith("cannot keep a message in a temporary file: File too large")
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
 

@@ -11,12 +11,12 @@ import base64
 import logging
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import httpx
 import spnego
+from spnego._ntlm_raw.crypto import ntowfv1
 
 from ews_sync.errors import AuthenticationError, ProtocolError
 from ews_sync.sources.auth.channel_binding import bindings
@@ -172,13 +172,14 @@ class _Trust:
             )
 
 
-@dataclass
-class _Password(spnego.Password):
-    """A password for NTLM alone: Negotiate would ask a Kerberos KDC first, and wait for it."""
+def _credential(user: str, password: SecretStr) -> spnego.NTLMHash:
+    """Give a credential that is good for NTLM alone.
 
-    @property
-    def supported_protocols(self) -> list[str]:
-        return ["ntlm"]
+    With a password, Negotiate asks a Kerberos KDC first, where there are libraries for it: that blocks for seconds when
+    none answers, and an account may lock for it.
+    """
+    # Not public, but there is no public way to the hash; pyproject.toml names the version.
+    return spnego.NTLMHash(user, nt_hash=ntowfv1(password.get_secret_value()).hex())
 
 
 class _Context:
@@ -189,7 +190,7 @@ class _Context:
         plain = scheme == _NTLM
         try:
             self._context = spnego.client(
-                _Password(user, password.get_secret_value()),
+                _credential(user, password),
                 protocol="ntlm" if plain else "negotiate",
                 options=spnego.NegotiateOptions.use_ntlm if plain else spnego.NegotiateOptions.use_negotiate,
             )

@@ -24,6 +24,7 @@ from ews_sync.web.failures import (
     certificate_failure,
     content_type,
     is_tls,
+    one_line,
     place,
     reason,
     redirected_to,
@@ -192,7 +193,7 @@ def _status_error(response: httpx.Response, wait: float | None, request_id: str)
         return ConnectionFailedError(
             f"{_DOING}: {place(url)} is busy or not available", code=code, retry_after=wait, request_id=request_id
         )
-    kind = content_type(response)[:80] or "something unnamed"
+    kind = one_line(content_type(response), 80) or "something unnamed"
     return ConnectionFailedError(
         f"{_DOING}: {place(url)} answered with {kind} that makes no sense",
         code=code,

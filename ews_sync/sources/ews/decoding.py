@@ -8,6 +8,7 @@ expand; external ones are never fetched.
 
 from __future__ import annotations
 
+from sys import getsizeof
 from typing import TYPE_CHECKING
 
 from lxml import etree
@@ -17,7 +18,7 @@ from ews_sync.sources.ews.codes import NO_ERROR, NO_RESPONSE_CODE, error_for
 from ews_sync.sources.ews.encoding import MESSAGES_NS, SOAP_NS, TYPES_NS
 from ews_sync.sources.ews.mime import Base64Reader, MemoryWriter, MimeWriter
 from ews_sync.sources.ews.operations import Answer, ResponseMessage
-from ews_sync.sources.ews.records import Node, change_record, folder_record, item_record
+from ews_sync.sources.ews.records import Node, change_record, folder_record, item_record, parse_count, parse_integer
 from ews_sync.sources.ews.wire import XmlMender
 
 if TYPE_CHECKING:
@@ -47,11 +48,17 @@ _MESSAGE_DEPTH = 4
 """Envelope, Body, XxxResponse, ResponseMessages, XxxResponseMessage: the depth of the last, the first being 0."""
 _MAX_DEPTH = 64
 _MAX_RECORD_NODES = 50_000
-_MAX_RECORD_TEXT = 8 * 1024 * 1024
+_MAX_RECORD_MEMORY = 8 * 1024 * 1024
 _MAX_NODES = 500_000
-_MAX_TEXT = 32 * 1024 * 1024
+_MAX_MEMORY = 32 * 1024 * 1024
 _MAX_MESSAGES = 10_000
 """What an answer can have besides messages' bytes. The largest honest one has a few tens of thousands of elements."""
+_RECORD = 600
+"""Bytes that a record takes, however little is in it."""
+_REFERENCE = 8
+_MAX_NAMES = 5000
+_LONGEST_NAME = 500
+"""Different names, namespaces included, and characters of one: the parser keeps each that it has met. EWS has 1,500."""
 _MAX_SILENCE = 4 * 1024 * 1024
 """How many bytes can come without the parser making anything of them: it keeps an unfinished tag or comment whole."""
 _LONGEST_BACKOFF = 24 * 3600 * 1000
@@ -148,8 +155,9 @@ class _Target(_TargetBase):
         self._new_writer = new_writer
         self._path: list[str] = []
         self._record: list[Node] = []
-        self._record_nodes = self._record_text = 0
-        self._nodes = self._text = 0
+        self._record_nodes = self._record_memory = 0
+        self._nodes = self._memory = 0
+        self._names: set[str] = set()
         self._mime: Base64Reader | None = None
         self._mime_node: Node | None = None
         self._message: ResponseMessage | None = None
@@ -162,8 +170,23 @@ class _Target(_TargetBase):
     def doctype(self, *_: object) -> None:
         raise _RefusedError("has a document type declaration, which EWS never sends")
 
+    def pi(self, target: str, _data: str | None = None) -> None:
+        # SOAP forbids them, and proxies add them.
+        self._count_node()
+        self._meet(target)
+
+    def start_ns(self, prefix: str, uri: str) -> None:
+        # The parser needs memory for each declaration until the end, whatever becomes of its element.
+        self._count_node()
+        self._meet(f"{prefix} {uri}")
+
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         self.events += 1
+        self._count_node()
+        self._meet(tag)
+        for name in attributes:
+            self._count_node()
+            self._meet(name)
         path = self._path
         depth = len(path)
         if depth >= _MAX_DEPTH:
@@ -191,7 +214,8 @@ class _Target(_TargetBase):
         if self._mime is not None:
             self._mime.feed(text)
         elif self._record:
-            self._count_text(len(text))
+            # A text can come a character at a time, each with an object around it.
+            self._keep(getsizeof(text) + _REFERENCE)
             self._record[-1].pieces.append(text)
 
     def close(self) -> None:
@@ -203,6 +227,26 @@ class _Target(_TargetBase):
             for item in message.items:
                 if item.mime is not None:
                     item.mime.close()
+
+    # --- What it takes -----------------------------------------------------------------------------------------------
+
+    def _count_node(self) -> None:
+        self._nodes += 1
+        if self._nodes > _MAX_NODES:
+            raise _RefusedError("has more elements than any server makes")
+
+    def _meet(self, name: str) -> None:
+        if name not in self._names:
+            self._names.add(name)
+            if len(name) > _LONGEST_NAME or len(self._names) > _MAX_NAMES:
+                raise _RefusedError("has names that are none of EWS's")
+
+    def _keep(self, size: int) -> None:
+        """Take note that `size` bytes are kept."""
+        self._record_memory += size
+        self._memory += size
+        if self._record_memory > _MAX_RECORD_MEMORY or self._memory > _MAX_MEMORY:
+            raise _RefusedError("is larger than any server makes it")
 
     # --- Outside of records ------------------------------------------------------------------------------------------
 
@@ -231,7 +275,7 @@ class _Target(_TargetBase):
             return
         if tag == _ROOT_FOLDER:
             self._message.last = _boolean(attributes.get("IncludesLastItemInRange"))
-            self._message.total = _integer(attributes.get("TotalItemsInView"))
+            self._message.total = parse_count(attributes.get("TotalItemsInView"))
         else:
             self._start_record(tag, attributes)
 
@@ -244,31 +288,35 @@ class _Target(_TargetBase):
     # --- In records --------------------------------------------------------------------------------------------------
 
     def _start_record(self, tag: str, attributes: dict[str, str]) -> None:
-        self._record_nodes = self._record_text = 0
+        self._record_nodes = self._record_memory = 0
+        self._keep(_RECORD)
         self._record.append(self._new_node(tag, attributes))
 
     def _start_in_record(self, tag: str, attributes: dict[str, str]) -> None:
         node = self._new_node(tag, attributes)
         self._record[-1].children.append(node)
         self._record.append(node)
-        if tag == _MIME_CONTENT and len(self._record) == 2 and self._mime_node is None and self._path[-3] in _ITEMS:
-            self._mime = Base64Reader(self._new_writer())
-            self._mime_node = node
+        if self._mime is not None:
+            # An element in the middle of base64: what is around it need not belong together.
+            self._mime.damaged = True
+        elif tag == _MIME_CONTENT and len(self._record) == 2 and self._path[-3] in _ITEMS:
+            self._start_mime(node)
+
+    def _start_mime(self, node: Node) -> None:
+        self._mime = Base64Reader(self._new_writer())
+        if self._mime_node is not None:
+            # Which of the two is the message, or whether each is half of it, nobody can know.
+            _spoil(self._mime_node)
+            self._mime.damaged = True
+        self._mime_node = node
 
     def _new_node(self, tag: str, attributes: dict[str, str]) -> Node:
         self._record_nodes += 1
-        self._nodes += 1
-        if self._record_nodes > _MAX_RECORD_NODES or self._nodes > _MAX_NODES:
+        if self._record_nodes > _MAX_RECORD_NODES:
             raise _RefusedError("has more elements than any server makes")
         if attributes:
-            self._count_text(sum(map(len, attributes.values())))
+            self._keep(sum(map(getsizeof, attributes.values())))
         return Node(tag, dict(attributes) if attributes else {})
-
-    def _count_text(self, length: int) -> None:
-        self._record_text += length
-        self._text += length
-        if self._record_text > _MAX_RECORD_TEXT or self._text > _MAX_TEXT:
-            raise _RefusedError("is larger than any server makes it")
 
     def _end_in_record(self) -> None:
         node = self._record.pop()
@@ -294,8 +342,16 @@ class _Target(_TargetBase):
             self._mime.damaged = True
             self._mime.finish()
             self._mime = None
-        if self._mime_node is not None and self._mime_node.mime is not None:
-            self._mime_node.mime.close()
+        if self._mime_node is not None:
+            _spoil(self._mime_node)
+
+
+def _spoil(mime_node: Node) -> None:
+    """Give a message back that is not to be had from its element."""
+    if mime_node.mime is not None:
+        mime_node.mime.close()
+    mime_node.mime = None
+    mime_node.mime_damaged = True
 
 
 def _take(message: ResponseMessage, container: str, node: Node) -> None:
@@ -345,17 +401,10 @@ def _fault_facts(fault: Node) -> tuple[str, str, float | None]:
 def _backoff(message_xml: Node) -> float | None:
     for node in message_xml.walk():
         if node.attributes.get("Name") == "BackOffMilliseconds":
-            milliseconds = _integer(node.text)
+            milliseconds = parse_integer(node.text)
             return None if milliseconds is None else min(max(0, milliseconds), _LONGEST_BACKOFF) / 1000
     return None
 
 
 def _boolean(text: str | None) -> bool | None:
     return {"true": True, "1": True, "false": False, "0": False}.get((text or "").strip().lower())
-
-
-def _integer(text: str | None) -> int | None:
-    try:
-        return int(text) if text is not None else None
-    except ValueError:
-        return None

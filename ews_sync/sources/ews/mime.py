@@ -8,6 +8,8 @@ from typing import Protocol
 from ews_sync.model import Mime, MimeBytes
 
 _PAD = ord("=")
+_ENOUGH = 4096
+"""Characters that are decoded at a time, at least."""
 
 
 class MimeWriter(Protocol):
@@ -50,6 +52,8 @@ class Base64Reader:
 
     def __init__(self, writer: MimeWriter) -> None:
         self._writer = writer
+        self._waiting: list[str] = []
+        self._waits = 0
         self._rest = b""
         self._padded = False
         self.damaged = False
@@ -58,6 +62,25 @@ class Base64Reader:
         """Take the next characters."""
         if self.damaged:
             return
+        # They can come one at a time, and each piece of a message takes room of its own.
+        self._waiting.append(text)
+        self._waits += len(text)
+        if self._waits >= _ENOUGH:
+            self._decode()
+
+    def finish(self) -> Mime | None:
+        """Give the message, or None when its base64 was damaged or cut short."""
+        self._decode()
+        if self.damaged or self._rest:
+            self.damaged = True
+            self._writer.discard()
+            return None
+        return self._writer.finish()
+
+    def _decode(self) -> None:
+        text = "".join(self._waiting)
+        self._waiting.clear()
+        self._waits = 0
         try:
             data = text.encode("ascii")
         except UnicodeEncodeError:
@@ -65,7 +88,7 @@ class Base64Reader:
             return
         if b"\n" in data or b" " in data or b"\r" in data or b"\t" in data:
             data = data.translate(None, b" \t\r\n")
-        if not data:
+        if not data or self.damaged:
             return
         if self._padded:
             self.damaged = True
@@ -81,11 +104,3 @@ class Base64Reader:
                 self.damaged = True
             # Padding ends the message, wherever the pieces are cut.
             self._padded = data[cut - 1] == _PAD
-
-    def finish(self) -> Mime | None:
-        """Give the message, or None when its base64 was damaged or cut short."""
-        if self.damaged or self._rest:
-            self.damaged = True
-            self._writer.discard()
-            return None
-        return self._writer.finish()

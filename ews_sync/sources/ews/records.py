@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 from ews_sync.model import Attachment, ItemRef, Mime
 from ews_sync.sources.ews.encoding import DELETED_COUNT_TOTAL, LOCAL_COMMIT_TIME_MAX, SEARCH_KEY, TYPES_NS
 from ews_sync.sources.ews.operations import ChangeRecord, FolderRecord, ItemRecord
+from ews_sync.sources.ews.wire import MENDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _T = f"{{{TYPES_NS}}}"
+_LARGEST_COUNT = 2**63 - 1
+"""What is beyond would not fit where it is to be stored, or be more than a float can hold."""
 
 
 class Node:
@@ -37,7 +40,7 @@ class Node:
     @property
     def text(self) -> str:
         """The element's own text, without white space around it."""
-        return "".join(self.pieces).strip()
+        return "".join(self.pieces).replace(MENDED, " ").strip()
 
     def walk(self) -> Iterator[Node]:
         """Yield the element and all below it."""
@@ -145,6 +148,20 @@ def parse_time(text: str | None) -> datetime | None:
         return None
 
 
+def parse_integer(text: str | None) -> int | None:
+    """Read a whole number; None when there is none."""
+    try:
+        return int(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def parse_count(text: str | None) -> int | None:
+    """Read a whole number; None when there is none, or one that no server counts up to."""
+    number = parse_integer(text)
+    return number if number is not None and abs(number) <= _LARGEST_COUNT else None
+
+
 def _item_ref(node: Node, fields: dict[str, Node]) -> ItemRef:
     return ItemRef(
         id=_id(fields, "ItemId"),
@@ -219,7 +236,4 @@ def _boolean(fields: dict[str, Node], name: str) -> bool | None:
 
 
 def _integer(fields: dict[str, Node], name: str) -> int | None:
-    try:
-        return int(_text(fields, name) or "")
-    except ValueError:
-        return None
+    return parse_count(_text(fields, name))

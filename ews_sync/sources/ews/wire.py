@@ -2,7 +2,8 @@
 
 Servers emit character references such as `&#x0;` or `&#xFFFF;`, and at times the raw bytes, inside subjects and
 names. One such subject must cost neither the page nor the mailbox, so what XML 1.0 section 2.2 forbids becomes
-U+FFFD, and a raw control character a space. Base64 has none of it and passes untouched.
+U+FFFD, and a raw control character the one control character that XML allows. It becomes a space in what people read
+(see `records`), but not here: between two letters of base64 a space means nothing, and what came was damage.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 import codecs
 import re
 
+MENDED = "\x7f"
+"""What stands for a raw control character."""
+
 # The length is bounded so that what is held back at the end of a piece is, too; nobody writes more leading zeros.
 _REFERENCE = re.compile(rb"&#(?:[xX]([0-9a-fA-F]{1,64})|([0-9]{1,64}));")
 _BEGUN_REFERENCE = re.compile(rb"&(?:#(?:[xX][0-9a-fA-F]{0,64}|[0-9]{0,64}))?\Z")
 _LONGEST_REFERENCE = 68
 _REPLACEMENT = b"&#xFFFD;"
 _FORBIDDEN_BYTES = bytes(byte for byte in range(0x20) if byte not in b"\t\n\r")
-_SPACES = bytes.maketrans(_FORBIDDEN_BYTES, b" " * len(_FORBIDDEN_BYTES))
+_MENDED_BYTES = bytes.maketrans(_FORBIDDEN_BYTES, MENDED.encode() * len(_FORBIDDEN_BYTES))
 _NON_CHARACTERS = str.maketrans({0xFFFE: "\ufffd", 0xFFFF: "\ufffd"})
 
 
@@ -39,7 +43,7 @@ class XmlMender:
         pending_character = bool(self._decoder.getstate()[0])
         if pending_character or not data.isascii():
             data = self._decoder.decode(data, final).translate(_NON_CHARACTERS).encode()
-        data = (self._carry + data if self._carry else data).translate(_SPACES)
+        data = (self._carry + data if self._carry else data).translate(_MENDED_BYTES)
         self._carry = b""
         if not final:
             cut = data.rfind(b"&", max(0, len(data) - _LONGEST_REFERENCE))
