@@ -51,6 +51,7 @@ class CheckpointKeeper:
         self._wake = asyncio.Event()
         self._saving = asyncio.Lock()
         self._troubles: dict[str, _Trouble] = {}
+        self._refused: dict[str, SinkError] = {}
         self._warning = ""
         self._log = structlog.get_logger("ews_sync.checkpoint")
 
@@ -62,6 +63,12 @@ class CheckpointKeeper:
     def forget(self, mailbox: Mailbox) -> None:
         """Have a checkpoint not saved that is due: it no longer holds."""
         self._due.pop(mailbox.address, None)
+        self._refused.pop(mailbox.address, None)
+
+    def check(self, mailbox: Mailbox) -> None:
+        """Raise the `SinkError` by which the store said that a checkpoint no longer holds, until it is forgotten."""
+        if mailbox.address in self._refused:
+            raise self._refused[mailbox.address]
 
     async def run(self) -> None:
         """Save what is due, until cancelled. Raises what asks for the whole process to stop."""
@@ -84,12 +91,12 @@ class CheckpointKeeper:
         """Save everything that is due, in at most so many seconds; tell whether all of it could be."""
         with contextlib.suppress(TimeoutError, SinkError):
             async with asyncio.timeout(within):
-                return await self._save_all(list(self._due))
+                return await self._save_all([key for key in self._due if key not in self._refused])
         return False
 
     def _rests(self, key: str, now: float) -> bool:
         trouble = self._troubles.get(key)
-        return trouble is not None and now < trouble.until
+        return key in self._refused or (trouble is not None and now < trouble.until)
 
     async def _save_all(self, keys: Sequence[str]) -> bool:
         async with self._saving:
@@ -109,6 +116,8 @@ class CheckpointKeeper:
                 await self._store.save(mailbox, checkpoint)
         except (SinkError, StuckError) as error:
             self._failed(mailbox, error)
+            if isinstance(error, SinkError) and error.asks is Asks.RESYNC and mailbox.address in self._due:
+                self._refused[mailbox.address] = error
             if error.scope is Scope.PROCESS and error.asks is Asks.STOP:
                 raise
             return False

@@ -40,9 +40,10 @@ def plan_feed(
     Created items are fetched, unless they are no mail, were received before `start`, or are among `already_read`
     (digests of what the backfill has read since the feed was last at its end). Updates matter only for drafts: a
     draft that is sent in its place is new mail; flags are not uploaded again. A feed tells of an item once, as it is
-    now: one that the backfill read as a draft can come as created, and sent. And one that nobody has read yet, because
+    now: one that the backfill read as a draft can come as created, and sent (unless the backfill has read it as mail
+    since, which is then among `already_read`). And one that nobody has read yet, because
     it is older than `start` or the backfill has not come to it, jumps out of the backfill's way when it is sent: to
-    after `listed_until`, where an unfinished backfill ends.
+    after `listed_until`, where an unfinished backfill ends (None where there is none).
     """
     fetch: dict[str, ItemRef] = {}
     drafts: set[str] = set()
@@ -58,7 +59,7 @@ def plan_feed(
             case ChangeKind.CREATED | ChangeKind.UPDATED if was_draft and not ref.is_draft:
                 drafts.discard(name)
                 no_drafts.add(name)
-                if ref.is_mail:
+                if ref.is_mail and name not in already_read:
                     fetch[ref.id] = ref
             case ChangeKind.UPDATED if not ref.is_draft and ref.is_mail and _jumped(ref, start, listed_until):
                 fetch[ref.id] = ref
@@ -76,12 +77,13 @@ def plan_feed(
 
 
 def _jumped(ref: ItemRef, start: datetime | None, listed_until: datetime | None) -> bool:
-    """Tell whether an item was received much later than it was made: it was a draft meanwhile."""
-    if ref.received is None or ref.created is None:
+    """Tell whether an item was received later than it was made: it was a draft meanwhile."""
+    if ref.received is None or ref.created is None or ref.created >= ref.received:
         return False
     if start is not None and ref.created < start <= ref.received:
         return True
-    return listed_until is not None and ref.created <= listed_until < ref.received
+    # A draft has no received time on every server, so it can have been made after the newest one: `listed_until`.
+    return listed_until is not None and listed_until < ref.received
 
 
 def _before(ref: ItemRef, start: datetime | None) -> bool:

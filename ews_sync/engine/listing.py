@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ews_sync.engine.progress import digest, feed_time, listed_time, whole_second
+from ews_sync.engine.progress import UNDATED, digest, feed_time, listed_time, whole_second
 from ews_sync.errors import Asks, ProtocolError
 from ews_sync.model import Order
 
@@ -52,7 +52,7 @@ class ListingReader:
         self._until = backfill.until if backfill.order is Order.RECEIVED else None
         self._at = backfill.position
         self._seen = {moment: set(names) for moment, names in backfill.seen.items()}
-        self._timeless: set[str] = set()
+        self._timeless: set[str] = self._seen.pop(UNDATED, set())
         """Items given that no position ever passes: those without the time by which this listing is sorted."""
         self._scanned: set[str] = set()
         """Items that this reading of the second `_at` has listed, new or not."""
@@ -94,7 +94,7 @@ class ListingReader:
         reader = ListingReader(following)
         for moment, names in self._seen.items():
             reader._seen.setdefault(moment, set()).update(names)
-        reader._timeless = self._timeless
+        reader._timeless |= self._timeless
         return reader
 
     def query(self) -> Query:
@@ -128,7 +128,8 @@ class ListingReader:
             if self._scanned != self._scanned_before:
                 self._rescan()
                 return []
-            if self._at is not None:
+            # Behind the calendar's last second there is none.
+            if self._at is not None and self._at < UNDATED:
                 # The second is read, but what this page has of later ones may have a gap before it.
                 rest = self._new(ref for ref, moment in zip(refs, moments, strict=True) if moment == self._at)
                 self._advance_to(self._at + _SECOND)

@@ -7,6 +7,7 @@ fails is simply done again.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 _FEED_PAGE = 64
 """The least number of changes to ask for at a time.
 
@@ -105,6 +107,8 @@ class MailboxSync:
         self._troubles = FolderTroubles(parts.jitter)
         self._looked_at = 0.0
         self._caught_up = False
+        self._began_anew = False
+        """Whether the mailbox began anew with what the sink knows, and no round went well since."""
         self._backoff = Backoff(5.0, 300.0, parts.jitter)
         self._log = structlog.get_logger("ews_sync.mailbox").bind(mailbox=mailbox.address)
 
@@ -146,6 +150,7 @@ class MailboxSync:
                 raise error from ended
             return self._failed(error)
         self._backoff.reset()
+        self._began_anew = False
         if self._display.succeeded(self._clock.now()) and self._outage is None:
             self._log.info("mailbox is well again")
         self._outage_is_over()
@@ -157,7 +162,10 @@ class MailboxSync:
         self._log.warning(error.summary)
         await self._storing.start_over(reload=True)
         self._readings.clear()
-        return 0.0
+        # Who says so again before anything went well is not to be asked again at once, and so for ever.
+        wait = self._failed(error) if self._began_anew else 0.0
+        self._began_anew = True
+        return wait
 
     def _tell(self, stored: int) -> None:
         """Log what a round brought, and once that there is nothing left to catch up with."""
@@ -284,7 +292,10 @@ class MailboxSync:
         self._folder_failed(folder, error)
 
     def _found_drafts(self, folder: Folder, drafts: frozenset[str]) -> None:
-        self._reading(folder).drafts |= drafts
+        reading = self._reading(folder)
+        reading.drafts |= drafts
+        # The feed may be the only one to say that they were sent.
+        reading.recent -= drafts
 
     # --- Looking for what is new -------------------------------------------------------------------------------------
 
@@ -338,7 +349,7 @@ class MailboxSync:
             plan = plan_feed(
                 page.changes,
                 start=self._start,
-                listed_until=None if reading.reader is None else reading.reader.until,
+                listed_until=None if reading.reader is None else reading.reader.until or _EARLIEST,
                 known_drafts=reading.drafts,
                 already_read=reading.recent,
             )

@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from ews_sync.model import Backfill, FolderCheckpoint, ItemRef, Order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
 
 def digest(item_id: str) -> str:
@@ -31,6 +31,13 @@ def listed_time(ref: ItemRef, order: Order) -> datetime | None:
 def feed_time(ref: ItemRef) -> datetime | None:
     """Give the second in which a listing will come upon an item that the feed brought."""
     return _second(ref.received or ref.created)
+
+
+UNDATED = datetime.max.replace(microsecond=0, tzinfo=UTC)
+"""Where a backfill remembers the items that the feed brought and that have no received time, as long as it goes by it.
+
+No position of that listing passes them: the listing by creation time, which begins after it, comes upon them.
+"""
 
 
 class Effect(Protocol):
@@ -161,6 +168,9 @@ def _with_seen(backfill: Backfill, refs: Iterable[ItemRef]) -> Backfill:
     seen = {moment: set(names) for moment, names in backfill.seen.items()}
     until = backfill.until if backfill.order is Order.RECEIVED else None
     for ref in refs:
+        if backfill.order is Order.RECEIVED and ref.received is None:
+            seen.setdefault(UNDATED, set()).add(digest(ref.id))
+            continue
         moment = feed_time(ref)
         if moment is not None and (until is None or moment <= until):
             seen.setdefault(moment, set()).add(digest(ref.id))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ews_sync.model import Backfill, Order, Recall
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     from ews_sync.model import FolderCheckpoint
+
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 def backfill_for(
@@ -24,19 +27,21 @@ def backfill_for(
     search goes on where the listing stood, or begins `overlap` before `synced_until`, because mail is delivered some
     time after it is received; a sink that can be asked one by one is asked about what comes from there.
     """
-    if before is None or (before.synced_until is None and before.backfill is None):
+    if before is None:
         return Backfill(since=start)
     if recall is Recall.EVERYTHING:
         return Backfill(since=start, verify=True)
+    verify = recall is not Recall.NOTHING
     unfinished = before.backfill
     if unfinished is not None and unfinished.order is Order.RECEIVED:
         return replace(unfinished, until=None, total=0)
     if before.synced_until is None:
-        return Backfill(since=start)
-    resume = before.synced_until - overlap
+        # All that it held had no received time.
+        return Backfill(since=start, verify=verify)
+    # A server may give any time, also one at which the calendar begins.
+    resume = before.synced_until - min(overlap, before.synced_until - _BEGINNING)
     if start is not None:
         resume = max(start, resume)
-    verify = recall is not Recall.NOTHING
     if unfinished is not None:
         # The items without a received time were still to come, from the very start.
         return Backfill(since=unfinished.since, position=resume, verify=verify)

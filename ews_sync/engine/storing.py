@@ -136,8 +136,9 @@ class Storing:
     async def open(self) -> None:
         """Read the checkpoint and make the sink ready to go on from it, where that is still to be done.
 
-        Raises `SinkError`.
+        Raises `SinkError`, also where the store has said meanwhile that it is another one than the checkpoint's.
         """
+        self._parts.keeper.check(self._mailbox)
         if self._must_load:
             checkpoint = await self._parts.store.load(self._mailbox)
             key = (self._mailbox.bucket, self._mailbox.address)

@@ -48,6 +48,13 @@ class Item:
     size: int = 1000
     dead: str = ""
     """A code that the server answers instead of the message."""
+    version: int = 0
+    """How often its text was changed: drafts are written on until they are sent."""
+
+    @property
+    def text(self) -> bytes:
+        """The message."""
+        return (f"{self.name} in full" + (f", version {self.version}" if self.version else "")).encode()
 
 
 @dataclass(slots=True)
@@ -216,7 +223,7 @@ class ExchangeSource:
                     changes.append(Change(kind, ItemRef(item_id)))
             elif item_id not in told:
                 told.add(item_id)
-                changes.append(Change(kind, ItemRef(item_id) if ids_only else _ref(item_id, item)))
+                changes.append(Change(kind, ItemRef(item_id) if ids_only else ref_of(item_id, item)))
         return ChangePage(tuple(changes), f"{store.generation}:{position}", position == len(store.log))
 
     async def items(
@@ -235,7 +242,7 @@ class ExchangeSource:
         size = self.exchange.random.randint(1, self.exchange.page_size) if self.jitter else self.exchange.page_size
         page = found[offset : offset + size]
         return ListPage(
-            tuple(_ref(item_id, item) for _, item_id, item in page), offset + len(page) >= len(found), len(found)
+            tuple(ref_of(item_id, item) for _, item_id, item in page), offset + len(page) >= len(found), len(found)
         )
 
     async def newest(self, mailbox: Mailbox, folder: Folder) -> datetime | None:
@@ -269,8 +276,9 @@ class ExchangeSource:
             item.name,
             mailbox,
             moment,
-            TrackedMime(f"{item.name} in full".encode(), self.opened),
+            TrackedMime(item.text, self.opened),
             Metadata(store.path, received_at=item.received),
+            item_id=ref.id,
         )
         return Fetched(ref, email=email)
 
@@ -288,20 +296,22 @@ class ExchangeSource:
             await self.before(name, folder)
 
 
-def _ref(item_id: str, item: Item) -> ItemRef:
+def ref_of(item_id: str, item: Item) -> ItemRef:
+    """Tell of an item as the server does."""
     return ItemRef(
         item_id,
-        received=_second(item.received),
-        created=_second(item.created),
+        received=second_of(item.received),
+        created=second_of(item.created),
         size=item.size,
         is_mail=item.is_mail,
         is_draft=item.is_draft,
         email_id=item.name,
-        sent=_second(item.received),
+        sent=second_of(item.received),
     )
 
 
-def _second(moment: datetime | None) -> datetime | None:
+def second_of(moment: datetime | None) -> datetime | None:
+    """Give a time as the server tells it: in whole seconds."""
     return None if moment is None else moment.replace(microsecond=0)
 
 

@@ -88,24 +88,34 @@ class MemorySink:
         if self.breaks_after is not None:
             return await self._put_in_part(batch)
         address = batch[0].mailbox.address
-        stored = [Stored(email.id, email.metadata.folder, b"".join(email.mime.chunks())) for email in batch]
-        if self.ordered and self.alive:
-            del self.disk.lines[address][self._confirmed[address] :]
+        stored = self._stored(batch)
+        self._cut_back(address)
         middle = len(stored) // 2
         for part in (stored[:middle], stored[middle:]):
             await self._clock.sleep(self.latency / 2)
             if not self.alive:
                 return Receipt()
-            if self.ordered:
-                self.disk.lines[address] += part
-            else:
-                self.disk.emails.setdefault(address, {}).update((email.id, email) for email in part)
+            self._write(address, part)
         self.puts.append(tuple(email.id for email in batch))
         self.disk.uploads.update(email.id for email in batch)
         if not self.ordered:
             return Receipt()
         self._confirmed[address] = len(self.disk.lines[address])
         return Receipt(position=str(self._confirmed[address]))
+
+    def _stored(self, batch: Sequence[Email]) -> list[Stored]:
+        return [Stored(email.id, email.metadata.folder, b"".join(email.mime.chunks())) for email in batch]
+
+    def _cut_back(self, address: str) -> None:
+        """Take away what an ordered sink holds behind what was confirmed."""
+        if self.ordered and self.alive:
+            del self.disk.lines[address][self._confirmed[address] :]
+
+    def _write(self, address: str, part: Sequence[Stored]) -> None:
+        if self.ordered:
+            self.disk.lines[address] += part
+        else:
+            self.disk.emails.setdefault(address, {}).update((email.id, email) for email in part)
 
     async def _put_in_part(self, batch: Sequence[Email]) -> Receipt:
         count, self.breaks_after = self.breaks_after or 0, None

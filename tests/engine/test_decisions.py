@@ -212,7 +212,8 @@ MAIL, DRAFT = a_ref("m", 100), a_ref("m", 100, is_draft=True)
         ([(UPDATED, MAIL)], "m", "", "m", "", "m"),
         ([(UPDATED, DRAFT)], "m", "", "", "", ""),
         ([(UPDATED, MAIL), (UPDATED, MAIL)], "m", "", "m", "", "m"),
-        ([(CREATED, MAIL)], "m", "m", "m", "", "m"),
+        ([(CREATED, MAIL)], "m", "m", "", "", "m"),
+        ([(UPDATED, MAIL)], "m", "m", "", "", "m"),
         ([(DELETED, ItemRef("m"))], "m", "", "", "", "m"),
         ([(CREATED, DRAFT), (DELETED, ItemRef("m"))], "", "", "", "", "m"),
     ],
@@ -239,7 +240,7 @@ def test_a_draft_that_nobody_has_read_and_that_is_sent() -> None:
     assert plan(None, at(50)).fetch == (sent,)
     assert plan(at(50), None).fetch == (sent,)
     assert plan(None, None).fetch == ()
-    assert plan(None, at(5)).fetch == (), "made after the mark: the feed has brought it"
+    assert plan(None, at(5)).fetch == (sent,), "made after the newest mail, and perhaps before the mark"
     assert plan(None, at(95)).fetch == (), "the listing will come to it"
 
 
@@ -250,8 +251,14 @@ OVERLAP = timedelta(minutes=10)
 
 @pytest.mark.parametrize("recall", list(Recall))
 def test_a_new_folder_is_read_from_the_start(recall: Recall) -> None:
-    for before in (None, a_folder()):
-        assert backfill_for(before, start=at(5), overlap=OVERLAP, recall=recall) == Backfill(since=at(5))
+    assert backfill_for(None, start=at(5), overlap=OVERLAP, recall=recall) == Backfill(since=at(5))
+
+
+@pytest.mark.parametrize("recall", list(Recall))
+def test_a_folder_that_had_no_received_times_is_read_from_the_start_and_compared(recall: Recall) -> None:
+    for before in (a_folder(), a_folder(backfill=Backfill(order=Order.CREATED))):
+        found = backfill_for(before, start=at(5), overlap=OVERLAP, recall=recall)
+        assert found == Backfill(since=at(5), verify=recall is not Recall.NOTHING)
 
 
 def test_a_sink_that_recalls_everything_lets_everything_be_looked_through() -> None:
@@ -273,7 +280,7 @@ def test_for_other_sinks_the_search_begins_a_little_before(recall: Recall) -> No
     undated = Backfill(order=Order.CREATED, since=at(5))
     expected = Backfill(since=at(5), position=at(3000), verify=verify)
     assert found(a_folder(synced_until=at(3600), backfill=undated)) == expected
-    assert found(a_folder(backfill=undated)) == Backfill(since=at(5))
+    assert found(a_folder(backfill=undated)) == Backfill(since=at(5), verify=verify)
 
 
 # --- Watching --------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class World:
             for item in folder.items.values():
                 if item.is_draft or not item.is_mail or item.name in letters:
                     continue
-                if stored.get(item.name) != Stored(item.name, folder.path, f"{item.name} in full".encode()):
+                if stored.get(item.name) != Stored(item.name, folder.path, item.text):
                     missing.append(item.name)
         return missing
 

@@ -1,0 +1,168 @@
+"""The Exchange of a simulation: it knows what arrived when and where, and answers late, twice, and in any order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ews_sync.engine.fetching import close_all
+from ews_sync.errors import Scope, SourceError
+from ews_sync.model import Change, ChangeKind
+from tests.engine.exchange import Exchange, ExchangeSource, FolderStore, Item, ref_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from ews_sync.model import ChangePage, Clock, Fetched, Folder, ItemRef, ListPage, Mailbox, Order
+    from tests.simulation.faults import Faults
+    from tests.simulation.history import History
+
+
+@dataclass(slots=True)
+class Arrival:
+    """Where an item came to be: in which folder, and at which place of the folder's feed it became mail."""
+
+    mailbox: str
+    folder: str
+    name: str
+    index: int
+
+
+class SimulatedExchange(Exchange):
+    """An `Exchange` that remembers everything, also what is gone."""
+
+    def __init__(self, clock: Clock, seed: int) -> None:
+        super().__init__(clock, seed)
+        self.arrivals: dict[str, Arrival] = {}
+        """By item."""
+        self.carriers: dict[tuple[str, str], set[str]] = {}
+        """By mailbox and name: the items that carried the email, one after the other or at the same time."""
+        self.copied: set[tuple[str, str]] = set()
+        """By mailbox and name: what was in two places at the same time."""
+        self.paths: dict[str, list[tuple[str, ...]]] = {}
+        """By folder: all paths that it ever had."""
+        self.sent: set[str] = set()
+        """Items that were drafts, and were sent in their place."""
+        self.stuck: dict[str, float] = {}
+        """By item: until when (monotonic) the server fails on it."""
+        self._owners: dict[str, str] = {}
+
+    def folder(self, path: str, mailbox: str = "a@x") -> FolderStore:
+        store = super().folder(path, mailbox)
+        self._owners[store.id] = mailbox
+        self.paths.setdefault(store.id, [store.path])
+        return store
+
+    def rename(self, store: FolderStore, path: tuple[str, ...]) -> None:
+        store.path = path
+        self.paths[store.id].append(path)
+
+    def add(self, store: FolderStore, item: Item) -> str:
+        item_id = super().add(store, item)
+        mailbox = self._owners[store.id]
+        self.arrivals[item_id] = Arrival(mailbox, store.id, item.name, len(store.log) - 1)
+        self.carriers.setdefault((mailbox, item.name), set()).add(item_id)
+        return item_id
+
+    def copy(self, store: FolderStore, item_id: str, target: FolderStore) -> str:
+        item = store.items[item_id]
+        self.copied.add((self._owners[store.id], item.name))
+        return self.add(target, replace(item))
+
+    def send(self, store: FolderStore, item_id: str) -> None:
+        store.items[item_id].version += 1
+        self.sent.add(item_id)
+        super().send(store, item_id)
+        self.arrivals[item_id].index = len(store.log) - 1
+
+
+class SimulatedSource(ExchangeSource):
+    """An `ExchangeSource` whose answers are computed, and then may take their time: what they say can be over by then.
+
+    `marking` hears when a folder's feed is read from its very beginning to its end.
+    """
+
+    def __init__(
+        self,
+        exchange: SimulatedExchange,
+        clock: Clock,
+        faults: Faults,
+        history: History,
+        marking: Callable[[Mailbox, Folder], None],
+    ) -> None:
+        super().__init__(exchange, clock)
+        self.server = exchange
+        self._faults = faults
+        self._history = history
+        self._marking = marking
+        self._again: dict[str, list[str]] = {}
+
+    async def folders(self, mailbox: Mailbox) -> Sequence[Folder]:
+        await self._faults.source("folders", mailbox, None)
+        answer = await super().folders(mailbox)
+        await self._faults.answer()
+        return answer
+
+    async def changes(
+        self, mailbox: Mailbox, folder: Folder, cursor: str | None, *, limit: int | None = None, ids_only: bool = False
+    ) -> ChangePage:
+        await self._faults.source("changes", mailbox, folder)
+        page = await super().changes(mailbox, folder, cursor, limit=limit, ids_only=ids_only)
+        if ids_only and cursor is None:
+            self._marking(mailbox, folder)
+        if not ids_only:
+            if any(change.kind is ChangeKind.UPDATED and change.ref.id in self.server.sent for change in page.changes):
+                # It may be a draft that nobody has read, as far as one can tell: better twice than never.
+                self._history.cause(mailbox.address, "a sent draft changed")
+            page = replace(page, changes=self._disordered(mailbox, folder, page.changes))
+        await self._faults.answer()
+        return page
+
+    async def items(
+        self, mailbox: Mailbox, folder: Folder, *, order: Order, since: datetime | None, offset: int = 0
+    ) -> ListPage:
+        await self._faults.source("items", mailbox, folder)
+        page = await super().items(mailbox, folder, order=order, since=since, offset=offset)
+        await self._faults.answer()
+        return page
+
+    async def newest(self, mailbox: Mailbox, folder: Folder) -> datetime | None:
+        await self._faults.source("newest", mailbox, folder)
+        answer = await super().newest(mailbox, folder)
+        await self._faults.answer()
+        return answer
+
+    async def fetch(self, mailbox: Mailbox, folder: Folder, refs: Sequence[ItemRef]) -> Sequence[Fetched]:
+        await self._faults.source("fetch", mailbox, folder)
+        now = self._clock.monotonic()
+        if any(self.server.stuck.get(ref.id, 0.0) > now for ref in refs):
+            self._faults.happened("an item fails", mailbox.address)
+            raise SourceError("the server fails on an item", scope=Scope.FOLDER, code="ErrorInternalServerError")
+        answer = await super().fetch(mailbox, folder, refs)
+        emails = [outcome.email for outcome in answer if outcome.email is not None]
+        at = self._history.note(
+            now, "fetch", f"{mailbox.address} {'/'.join(folder.path)}", tuple(email.id for email in emails)
+        )
+        for email in emails:
+            self._history.fetched.setdefault((mailbox.address, email.item_id), at)
+        try:
+            await self._faults.answer()
+        except BaseException:
+            close_all(answer)
+            raise
+        return answer
+
+    def _disordered(self, mailbox: Mailbox, folder: Folder, changes: Sequence[Change]) -> tuple[Change, ...]:
+        """Tell in any order, and once more of what an earlier page told of and is still there."""
+        items = self._store(mailbox, folder).items
+        known = {change.ref.id for change in changes}
+        pending = self._again.pop(folder.id, [])
+        again = [item_id for item_id in pending if item_id in items and item_id not in known]
+        self._again[folder.id] = [item_id for item_id in sorted(known) if self._faults.tells_again()]
+        if again:
+            self._faults.happened("told again", mailbox.address, tuple(items[item_id].name for item_id in again))
+        told = [*changes, *(Change(ChangeKind.CREATED, ref_of(item_id, items[item_id])) for item_id in again)]
+        if len({change.ref.id for change in told}) == len(told):
+            self.exchange.random.shuffle(told)
+        return tuple(told)
