@@ -308,7 +308,7 @@ class Appliance:
         if self.status.idle:
             self._log.info("no mailbox of the config belongs to this shard; idling", shard=str(self.status.shard))
         async with AsyncExitStack() as stack:
-            source = open_source(settings, self._clock)
+            source = open_source(settings, self._clock, self.status)
             stack.push_async_callback(source.aclose)
             sink, store = open_sink(settings, self._clock, self._warn)
             stack.push_async_callback(sink.aclose)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ews_sync.model import Bucket, CheckpointStore, Clock, Mailbox, Sink
     from ews_sync.settings.exchange import Exchange
     from ews_sync.settings.values import Settings
+    from ews_sync.telemetry.status import Status
 
 NO_VERIFICATION = (
     "certificates are NOT verified (ews_ssl_verify is false): whoever can listen to the network can read the mail and "
@@ -64,13 +65,18 @@ def own_mailboxes(settings: Settings) -> tuple[Mailbox, ...]:
     return tuple(mailbox for mailbox in settings.mailboxes if shard_of(mailbox.address, shard.total) == shard.number)
 
 
-def open_source(settings: Settings, clock: Clock, *, patient: bool = True) -> EwsSource:
-    """Make the source; nothing is sent yet.
+def open_source(settings: Settings, clock: Clock, status: Status | None = None, *, patient: bool = True) -> EwsSource:
+    """Make the source; nothing is sent yet. `status` shows what goes over the wire.
 
     One that is not `patient` reports a failure at once instead of trying again.
     """
     exchange = settings.exchange
-    login = log_in(exchange)
+
+    def token_taken(until: float) -> None:
+        if status is not None:
+            status.token_ends_at = until
+
+    login = log_in(exchange, token_taken)
     directory = settings.local_files_prefix
     return EwsSource(
         Client(
@@ -79,6 +85,7 @@ def open_source(settings: Settings, clock: Clock, *, patient: bool = True) -> Ew
             clock,
             retry=RetryPolicy() if patient else RetryPolicy(attempts=1),
             answer_within=ANSWER_WITHIN if patient else 30,
+            traffic=None if status is None else status.traffic,
         ),
         clock,
         impersonate=exchange.access_type is AccessType.IMPERSONATION,

@@ -1,4 +1,7 @@
-"""What HTTP, TLS and the operating system say about a failure, in words for whoever reads them at night. Pure."""
+"""What HTTP, TLS and the operating system say about a failure, in words for whoever reads them at night.
+
+Pure, but for which proxies the environment names.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import email.utils
 import errno
 import os
 import ssl
+import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import httpx
@@ -35,6 +40,93 @@ class CertificateFailure:
     def is_of_another(self) -> bool:
         """Whether it is the certificate of another name or address."""
         return self.code in {62, 64}
+
+
+class FailureKind(StrEnum):
+    """Where a request failed that got no answer."""
+
+    CERTIFICATE = "certificate"
+    PROXY_LOGIN = "proxy login"
+    PROXY = "proxy"
+    """The proxy itself cannot be reached, or will not connect any further."""
+    NOT_ACCEPTED = "not accepted"
+    """Nothing answered to the attempt to connect."""
+    NOT_CONNECTED = "not connected"
+    NO_TLS = "no TLS"
+    NOT_ANSWERED = "not answered"
+    BROKEN = "broken"
+
+    @property
+    def sent_nothing(self) -> bool:
+        """Whether there was no connection to send anything over."""
+        return self not in {FailureKind.NOT_ANSWERED, FailureKind.BROKEN}
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionFailure:
+    """A failure below HTTP, in words that go on after what was being done; `code` is "" for most."""
+
+    kind: FailureKind
+    summary: str
+    code: str = ""
+    certificate: CertificateFailure | None = None
+
+
+def connection_failure(error: BaseException, url: httpx.URL, peer: str, presented: str = "") -> ConnectionFailure:
+    """Recognise what a request to `url` met below HTTP. `peer` is who should have answered, as in "the platform".
+
+    `presented` says in words which certificate the server has, where that is what failed and it is known.
+    """
+    certificate = certificate_failure(error)
+    if certificate is not None:
+        why = "; ".join(filter(None, (certificate.reason, presented)))
+        return ConnectionFailure(
+            FailureKind.CERTIFICATE,
+            f"the certificate of {place(url)} could not be verified: {why}",
+            "CERTIFICATE_VERIFY_FAILED",
+            certificate,
+        )
+    match error:
+        case httpx.ProxyError() if reason(error).startswith("407"):
+            return ConnectionFailure(FailureKind.PROXY_LOGIN, "the proxy wants a user name and password", "HTTP 407")
+        case httpx.ConnectTimeout() | httpx.ConnectError() | httpx.ProxyError():
+            return _no_connection(error, url)
+        case httpx.UnsupportedProtocol() | httpx.InvalidURL():
+            return ConnectionFailure(FailureKind.NOT_CONNECTED, f"cannot connect to {place(url)}: {reason(error)}")
+        case httpx.TimeoutException():
+            return ConnectionFailure(
+                FailureKind.NOT_ANSWERED, f"{peer} did not answer in time ({type(error).__name__})"
+            )
+        case _:
+            return ConnectionFailure(FailureKind.BROKEN, f"the connection to {peer} broke: {reason(error)}")
+
+
+def _no_connection(error: httpx.TransportError, url: httpx.URL) -> ConnectionFailure:
+    if is_tls(error):
+        # Through a proxy, TLS is with the server.
+        return ConnectionFailure(FailureKind.NO_TLS, f"cannot connect to {place(url)}: {reason(error)}")
+    proxy = proxy_for(url)
+    through = f"the proxy {proxy}" if proxy else place(url)
+    if isinstance(error, httpx.ProxyError):
+        kind, why = FailureKind.PROXY, f"{through if proxy else 'the proxy'} says {reason(error)}"
+        return ConnectionFailure(kind, f"cannot connect to {place(url)}: {why}")
+    if isinstance(error, httpx.ConnectTimeout):
+        kind, summary = FailureKind.NOT_ACCEPTED, f"{through} did not accept a connection in time"
+    else:
+        kind, summary = FailureKind.NOT_CONNECTED, f"cannot connect to {through}: {reason(error)}"
+    return ConnectionFailure(FailureKind.PROXY if proxy else kind, summary)
+
+
+def proxy_for(url: httpx.URL) -> str:
+    """Give host and port of the proxy that the environment names for `url`, or ""; no user name, no password."""
+    proxies = urllib.request.getproxies()
+    named = proxies.get(url.scheme) or proxies.get("all")
+    if not named or urllib.request.proxy_bypass(url.host):
+        return ""
+    try:
+        return place(httpx.URL(named if "://" in named else f"http://{named}"))
+    except httpx.InvalidURL:
+        return ""
 
 
 def certificate_failure(error: BaseException) -> CertificateFailure | None:
@@ -89,7 +181,7 @@ def retry_after(response: httpx.Response, now: datetime) -> float | None:
 
 def content_type(response: httpx.Response) -> str:
     """Give what the answer says that it is, without parameters, in lower case."""
-    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+    return one_line(str(response.headers.get("content-type", "")).partition(";")[0].lower(), 100)
 
 
 def place(url: httpx.URL) -> str:

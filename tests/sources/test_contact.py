@@ -78,6 +78,21 @@ async def test_those_who_wait_for_one_that_finds_no_server_need_not_find_out_aga
     assert tries == 2
 
 
+async def test_what_holds_for_everybody_is_not_said_in_the_name_of_one() -> None:
+    contact, tries = FirstContact(), 0
+
+    async def ask() -> None:
+        nonlocal tries
+        async with contact.passage():
+            tries += 1
+            await asyncio.sleep(0)
+            raise ConnectionFailedError("away", scope=Scope.PROCESS)
+
+    results = await asyncio.gather(*(ask() for _ in range(5)), return_exceptions=True)
+    assert tries == 5
+    assert {getattr(result, "scope", None) for result in results} == {Scope.PROCESS}
+
+
 async def test_cancellation_lets_the_next_one_go_ahead() -> None:
     contact = FirstContact()
     entered = asyncio.Event()

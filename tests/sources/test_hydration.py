@@ -1,29 +1,35 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, strategies as st
 
 from ews_sync.errors import (
+    Asks,
     AuthenticationError,
     ConnectionFailedError,
     EwsSyncError,
     ProtocolError,
+    Scope,
     SourceError,
     ThrottledError,
 )
 from ews_sync.model import ItemRef
+from ews_sync.sources.ews.circuit import ServerAwayError
 from ews_sync.sources.ews.codes import error_for
 from ews_sync.sources.ews.hydration import Hydrator
 from ews_sync.sources.ews.spool import SpoolError
+from ews_sync.sources.ews.suspicion import IN_A_ROW
 from tests.sources.support import FOLDER, MAILBOX, FakeClock, got, item_xml, message, read, response
+from tests.sources.test_codes import NOTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from ews_sync.model import DeadLetter, Fetched, Folder, Mailbox
+    from ews_sync.model import DeadLetter, Fetched, Folder, Mailbox, Mime
     from ews_sync.sources.ews.operations import ResponseMessage
 
     Said = str | Exception
@@ -66,10 +72,13 @@ class Server:
     without_mime: Said | None = None
     rearrange: Callable[[list[str]], list[str]] = list
     mimes: list[KeptMime] = field(default_factory=list)
+    given: list[Mime] = field(default_factory=list)
     clock: FakeClock = field(default_factory=FakeClock)
+    hydrator: Hydrator | None = None
+    mailboxes: tuple[Mailbox, ...] = (MAILBOX,)
 
     async def ask(self, mailbox: Mailbox, item_ids: Sequence[str], *, with_mime: bool) -> tuple[ResponseMessage, ...]:
-        assert mailbox is MAILBOX
+        assert mailbox in self.mailboxes
         await asyncio.sleep(0)
         self.requests.append((tuple(item_ids), with_mime))
         if isinstance(self.without_mime, Exception) and not with_mime:
@@ -93,11 +102,13 @@ class Server:
         return await self.hydrate([ItemRef(item_id) for item_id in item_ids])
 
     async def hydrate(self, refs: list[ItemRef]) -> list[Fetched]:
-        fetched = await Hydrator(self.clock, self.ask, self.prove).fetch(MAILBOX, FOLDER, refs)
+        if self.hydrator is None:
+            self.hydrator = Hydrator(self.clock, self.ask, self.prove)
+        fetched = await self.hydrator.fetch(MAILBOX, FOLDER, refs)
         assert [outcome.ref.id for outcome in fetched] == [ref.id for ref in refs]
-        given = [outcome.email.mime for outcome in fetched if outcome.email is not None]
+        self.given += [outcome.email.mime for outcome in fetched if outcome.email is not None]
         # Whatever is not handed over has been given back.
-        assert [mime for mime in self.mimes if not mime.closed] == [mime for mime in self.mimes if mime in given]
+        assert [mime for mime in self.mimes if not mime.closed] == [mime for mime in self.mimes if mime in self.given]
         return fetched
 
     @property
@@ -171,7 +182,7 @@ async def test_an_item_that_is_gone_is_no_failure(code: str, server: Server) -> 
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("code", ["ErrorMimeContentConversionFailed", "ErrorItemCorrupt", "ErrorCorruptData"])
+@pytest.mark.parametrize("code", [code for code, wanted in NOTES.items() if wanted.item == "recorded"])
 async def test_an_item_that_never_heals_is_recorded_with_what_is_known(code: str, server: Server) -> None:
     server.says["b"] = [code]
     server.without_mime = item_xml("b", mime=None, Size="77", DateTimeSent="2026-01-02T00:00:00Z")
@@ -197,9 +208,7 @@ async def test_what_is_known_may_be_nothing(server: Server) -> None:
     assert letter(fetched).email_id == "<from the listing>"
 
 
-@pytest.mark.parametrize(
-    "code", ["ErrorInternalServerError", "ErrorInternalServerTransientError", "ErrorOfTheYear2031"]
-)
+@pytest.mark.parametrize("code", [code for code, wanted in NOTES.items() if wanted.item == "tried a few times"])
 async def test_what_may_heal_is_asked_for_alone_a_few_times_with_waits(code: str, server: Server) -> None:
     server.says["b"] = [code]
     fetched = await server.fetch("a", "b", "c")
@@ -240,17 +249,40 @@ async def test_items_that_were_never_tried_are_asked_for_again_and_never_recorde
     assert kinds(await server.fetch("a", "b", "c")) == ["ErrorInternalServerError", "email", "email"]
 
 
-KEPT = [
-    "ErrorBatchProcessingStopped",
-    "ErrorServerBusy",
-    "ErrorMailboxMoveInProgress",
-    "ErrorMailboxStoreUnavailable",
-    "ErrorConnectionFailed",
-    "ErrorADUnavailable",
-    "ErrorADOperation",
-    "ErrorExceededConnectionCount",
-    "ErrorTooManyObjectsOpened",
-]
+@given(st.data())
+async def test_what_was_never_tried_is_never_recorded_whatever_else_is_in_the_batch(data: st.DataObject) -> None:
+    others = [code for code in NOTES if code != "ErrorBatchProcessingStopped"]
+    names = [f"i{number}" for number in range(data.draw(st.integers(1, 8)))]
+    server = Server()
+    for name in names:
+        stopped: list[Said] = ["ErrorBatchProcessingStopped"] * data.draw(st.integers(0, 8))
+        end = data.draw(st.one_of(st.just(item_xml(name)), st.sampled_from(others)))
+        server.says[name] = [*stopped, *data.draw(st.lists(st.sampled_from(others), max_size=2)), end]
+    try:
+        fetched = await server.fetch(*names)
+    except SourceError:
+        # Nothing was recorded, and all of it will be asked for again.
+        return
+    assert "ErrorBatchProcessingStopped" not in kinds(fetched)
+
+
+async def test_one_item_that_ends_every_batch_is_told_apart(server: Server) -> None:
+    """A server that answers with less than it was asked for: the word that it stopped, and nothing for the others."""
+    stop = message("GetItem", code="ErrorBatchProcessingStopped")
+    server.says["b"] = ["ErrorItemCorrupt"]
+    server.rearrange = lambda answers: [stop] if len(answers) > 1 else answers
+    assert kinds(await server.fetch("a", "b", "c")) == ["email", "ErrorItemCorrupt", "email"]
+    assert server.tries == [("a", "b", "c"), ("a",), ("b",), ("c",)]
+
+
+async def test_progress_renews_the_patience(server: Server) -> None:
+    names = [f"i{number}" for number in range(12)]
+    for number, name in enumerate(names):
+        server.says[name] = [*["ErrorServerBusy"] * 3 * number, item_xml(name)]
+    assert kinds(await server.fetch(*names)) == ["email"] * 12
+
+
+KEPT = [code for code, wanted in NOTES.items() if wanted.item == "never given up"]
 
 
 @pytest.mark.parametrize("code", KEPT)
@@ -276,7 +308,7 @@ async def test_temporary_trouble_of_a_whole_request_is_not_the_items_fault(code:
 
 # --- Whose fault it is -----------------------------------------------------------------------------------------------
 
-DENIED = ["ErrorAccessDenied", "ErrorNonExistentMailbox", "ErrorImpersonateUserDenied", "ErrorImpersonationDenied"]
+DENIED = [code for code, wanted in NOTES.items() if wanted.item == "the mailbox is asked"]
 
 
 @pytest.mark.parametrize("code", DENIED)
@@ -327,9 +359,30 @@ async def test_a_server_that_is_down_is_not_the_items_fault(names: tuple[str, ..
 
 
 @pytest.mark.parametrize(
+    "code",
+    [code for code, wanted in NOTES.items() if wanted.asks is Asks.RETRY and wanted.item == "tried a few times"],
+)
+async def test_a_code_for_a_whole_batch_that_may_be_one_items_fault_has_it_divided(code: str, server: Server) -> None:
+    server.says["b"] = [error_for(code, "", doing="x")]
+    fetched = await server.fetch("a", "b", "c")
+    assert kinds(fetched) == ["email", code, "email"]
+    assert server.tries == [("a", "b", "c"), ("a",), ("b",), ("c",), ("b",), ("b",)]
+
+
+@pytest.mark.parametrize("error", [ThrottledError("busy"), ServerAwayError("away"), SpoolError("no room")])
+async def test_nothing_is_recorded_while_the_server_is_unwell(error: SourceError, server: Server) -> None:
+    """What is known of a broken item is had later, with everything else."""
+    server.says["a"] = ["ErrorItemCorrupt"]
+    server.without_mime = error
+    with pytest.raises(type(error)):
+        await server.fetch("a", "b")
+
+
+@pytest.mark.parametrize(
     "error",
     [
         AuthenticationError("401"),
+        ServerAwayError("away"),
         SpoolError("no space left"),
         ThrottledError("503"),
         error_for("ErrorSchemaValidation", "", doing="x"),
@@ -447,3 +500,126 @@ async def test_what_was_fetched_is_given_back_when_fetching_is_cancelled(server:
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
     assert all(mime.closed for mime in server.mimes)
+
+
+# --- Too many that cannot be had -------------------------------------------------------------------------------------
+
+CORRUPT = "ErrorMimeContentConversionFailed"
+
+
+def named(count: int, prefix: str = "i") -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+async def in_batches(server: Server, names: list[str]) -> list[str]:
+    found = []
+    for start in range(0, len(names), 10):
+        found += kinds(await server.fetch(*names[start : start + 10]))
+    return found
+
+
+@pytest.mark.parametrize("code", [CORRUPT, "ErrorCorruptData", "ErrorOfTheYear2031", "ErrorInternalServerError"])
+async def test_a_server_that_calls_everything_broken_does_not_empty_a_mailbox(code: str, server: Server) -> None:
+    names = named(200)
+    server.says = {name: [code] for name in names}
+    assert await in_batches(server, names[:IN_A_ROW]) == [code] * IN_A_ROW
+    with pytest.raises(SourceError) as caught:
+        await server.fetch(*names[20:30])
+    error = caught.value
+    assert (error.asks, error.scope, error.code) == (Asks.RETRY, Scope.FOLDER, code)
+    assert error.retry_after == 900.0
+    assert "virus scanner" in error.hint
+    # It comes again and again, and records nothing until the server is mended.
+    for _ in range(10):
+        with pytest.raises(SourceError):
+            await server.fetch(*names[20:30])
+    server.says = {}
+    assert await in_batches(server, names[20:]) == ["email"] * 180
+
+
+async def test_many_broken_items_are_recorded_while_another_one_can_be_had(server: Server) -> None:
+    assert await in_batches(server, ["good"]) == ["email"]
+    server.says |= {name: [CORRUPT] for name in named(100)}
+    server.requests.clear()
+    assert await in_batches(server, named(100)) == [CORRUPT] * 100
+    # Asked for once more for each twenty of them.
+    assert server.tries.count(("good",)) == 4
+    assert [mime.closed for mime in server.mimes] == [False] + [True] * 4
+
+
+@pytest.mark.parametrize("code", [CORRUPT, "ErrorItemNotFound", "ErrorInternalServerError"])
+async def test_an_item_that_was_fetched_before_and_is_not_any_more_proves_nothing(code: str, server: Server) -> None:
+    await in_batches(server, ["good"])
+    server.says |= {name: [CORRUPT] for name in named(30)}
+    server.says["good"] = [code]
+    with pytest.raises(SourceError, match="more than 20 emails in a row"):
+        await in_batches(server, named(30))
+
+
+async def test_the_proof_can_fail_as_any_request_can(server: Server) -> None:
+    await in_batches(server, ["good"])
+    server.says |= {name: [CORRUPT] for name in named(30)}
+    server.says["good"] = [ThrottledError("busy")]
+    with pytest.raises(ThrottledError):
+        await in_batches(server, named(30))
+
+
+async def test_broken_items_between_good_ones_are_nothing_special(server: Server) -> None:
+    names = named(200)
+    server.says = {name: [CORRUPT] for number, name in enumerate(names) if number % 20}
+    assert (await in_batches(server, names)).count(CORRUPT) == 190
+
+
+async def test_items_that_fail_for_different_reasons_are_nothing_special(server: Server) -> None:
+    codes = [CORRUPT, "ErrorItemCorrupt", "ErrorCorruptData", "ErrorVirusDetected"]
+    names = named(4 * IN_A_ROW)
+    server.says = {name: [codes[number % 4]] for number, name in enumerate(names)}
+    assert sorted(set(await in_batches(server, names))) == sorted(codes)
+    server.says["one more"] = [CORRUPT]
+    with pytest.raises(SourceError, match=CORRUPT):
+        await server.fetch("one more")
+
+
+async def test_items_that_come_again_count_once(server: Server) -> None:
+    """Whatever makes a round begin anew, it is the same mail."""
+    server.says = {name: [CORRUPT] for name in named(IN_A_ROW + 1)}
+    for _ in range(5):
+        assert await in_batches(server, named(IN_A_ROW)) == [CORRUPT] * IN_A_ROW
+    with pytest.raises(SourceError):
+        await server.fetch(named(IN_A_ROW + 1)[-1])
+
+
+async def test_a_mailbox_of_nothing_but_broken_items_is_not_held_for_ever(server: Server) -> None:
+    names = named(100)
+    server.says = {name: [CORRUPT] for name in names}
+    await in_batches(server, names[:20])
+    with pytest.raises(SourceError):
+        await server.fetch(*names[20:30])
+    server.clock.time += 3 * 24 * 3600 - 1
+    with pytest.raises(SourceError):
+        await server.fetch(*names[20:30])
+    server.clock.time += 1
+    assert await in_batches(server, names[20:]) == [CORRUPT] * 80
+    # One good item, and it is on its guard again.
+    await server.fetch("good")
+    server.says |= {name: [CORRUPT] for name in [*named(100, "more"), "good"]}
+    with pytest.raises(SourceError):
+        await in_batches(server, named(100, "more"))
+
+
+async def test_one_mailboxs_broken_items_are_not_held_against_another(server: Server) -> None:
+    other = replace(MAILBOX, address="other@example.com")
+    server.says = {name: [CORRUPT] for name in named(40)}
+    await in_batches(server, named(20))
+    assert server.hydrator is not None
+    server.mailboxes = (MAILBOX, other)
+    fetched = await server.hydrator.fetch(other, FOLDER, [ItemRef(name) for name in named(20)])
+    assert kinds(fetched) == [CORRUPT] * 20
+
+
+async def test_fetches_at_the_same_time_know_of_each_other(server: Server) -> None:
+    server.says = {name: [CORRUPT] for name in named(80)}
+    results = await asyncio.gather(
+        *(server.fetch(*named(80)[start : start + 10]) for start in range(0, 80, 10)), return_exceptions=True
+    )
+    assert sum(isinstance(result, list) for result in results) == 2

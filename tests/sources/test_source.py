@@ -31,6 +31,7 @@ from ews_sync.sources.ews.client import Client, RetryPolicy
 from ews_sync.sources.ews.source import EwsSource
 from ews_sync.sources.ews.spool import MimeFile, SpoolWriter
 from tests.sources.support import FakeClock
+from tests.sources.test_codes import NOTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -406,6 +407,47 @@ async def test_busy_for_good_is_told(rig: Rig) -> None:
         await rig.source.probe(OWNER)
     assert caught.value.retry_after == 8.0
     assert caught.value.request_id == rig.server.log[-1].client_request_id
+
+
+SAID = [code for code, wanted in NOTES.items() if wanted.scope is not Scope.PROCESS and wanted.item != "gone"]
+
+
+@pytest.mark.parametrize("in_a_fault", [True, False], ids=["fault", "answer"])
+@pytest.mark.parametrize("code", SAID)
+async def test_a_code_means_the_same_in_a_fault_and_in_an_answer(code: str, in_a_fault: bool, rig: Rig) -> None:  # noqa: FBT001
+    rig.faults.add(faults.SoapFault(code, "Words.") if in_a_fault else faults.ResponseError(code, "Words."))
+    with pytest.raises(SourceError) as caught:
+        await rig.source.probe(OWNER)
+    wanted, error = NOTES[code], caught.value
+    assert type(error) is wanted.error
+    assert (error.asks, error.scope, error.code) == (wanted.asks, wanted.scope, code)
+    # The table is the only thing that decides how often a server is asked.
+    assert len(rig.server.log) == (3 if wanted.asks is Asks.RETRY else 1)
+    assert error.request_id == rig.server.log[-1].client_request_id
+
+
+async def test_an_unknown_code_of_one_item_is_kept(rig: Rig) -> None:
+    rig.simulated("Inbox").deliver(b"Subject: a\r\n\r\nb", received=START)
+    folder = await rig.folder("Inbox")
+    refs = await rig.refs(folder)
+    rig.faults.add(faults.ItemError("ErrorOfTheYear2031"), item=refs[0].id)
+    (fetched,) = await rig.source.fetch(OWNER, folder, refs)
+    assert fetched.dead_letter is not None
+    assert fetched.dead_letter.code == "ErrorOfTheYear2031"
+
+
+@pytest.mark.parametrize(
+    "effect", [faults.SoapFault("ErrorTimeoutExpired"), faults.HttpError(504)], ids=["code", "504"]
+)
+async def test_an_item_that_times_out_in_a_batch_is_asked_for_alone(effect: faults.Effect, rig: Rig) -> None:
+    for _ in range(4):
+        rig.simulated("Inbox").deliver(b"Subject: a\r\n\r\nb", received=START)
+    folder = await rig.folder("Inbox")
+    refs = await rig.refs(folder)
+    # Twice with the others, and once alone.
+    rig.faults.add(effect, operation="GetItem", item=refs[2].id, times=3)
+    fetched = await rig.source.fetch(OWNER, folder, refs)
+    assert [content(outcome) for outcome in fetched] == [b"Subject: a\r\n\r\nb"] * 4
 
 
 async def test_a_code_from_the_future_is_kept(rig: Rig) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from hypothesis import given, strategies as st
 
-from ews_sync.sources.ews.throttle import Allowance, Gate
+from ews_sync.sources.ews.throttle import LONGEST_TOLD, Allowance, Gate, LeftAloneError, doubled
 from tests.sources.support import FakeClock
 
 # --- Decisions -------------------------------------------------------------------------------------------------------
@@ -40,6 +40,16 @@ def test_without_a_word_the_wait_doubles_up_to_the_longest(wait: float | None) -
     assert allowance.after_success().after_busy(now, wait).not_before - now == 1
 
 
+@pytest.mark.parametrize("wait", [LONGEST_TOLD + 1, 1e9, float("inf")])
+def test_no_wait_stops_a_mailbox_for_good(wait: float) -> None:
+    assert Allowance().after_busy(0.0, wait).not_before == LONGEST_TOLD
+    assert Allowance().after_busy(0.0, 10.0).after_busy(5.0, wait).not_before == 5.0 + LONGEST_TOLD
+
+
+def test_doubling_ends_and_does_not_overflow() -> None:
+    assert [doubled(5.0, failures, 300.0) for failures in (-1, 0, 1, 6, 10_000)] == [5.0, 5.0, 10.0, 300.0, 300.0]
+
+
 def test_a_burst_of_busy_answers_counts_once() -> None:
     allowance = Allowance(limit=8).after_busy(0.0, None)
     for _ in range(7):
@@ -66,6 +76,7 @@ def test_the_limit_stays_in_its_bounds_and_no_wait_is_cut_short(
             now += event[0]
             allowance = allowance.after_busy(now, event[1])
             assert allowance.not_before >= now + (event[1] or 0)
+            assert allowance.not_before <= max(before, now + max(300.0, event[1] or 0))
         assert allowance.not_before >= before
         assert 1 <= allowance.limit <= allowance.ceiling
 
@@ -191,6 +202,47 @@ async def test_nobody_passes_before_the_time_and_a_longer_wait_counts(clock: Fak
     async with gate.passage():
         assert clock.time == 1030.0
     assert gate.wait_left == 0.0
+
+
+async def test_who_has_no_patience_hears_at_once_and_keeps_no_place(clock: FakeClock) -> None:
+    gate = Gate(clock, Allowance(limit=1))
+    gate.was_busy(30.0)
+    crowd = Crowd(gate)
+    for _ in range(3):
+        with pytest.raises(LeftAloneError) as caught:
+            await gate.enter(patience=29.0)
+        assert caught.value.wait == 30.0
+    assert clock.waits == []
+    await gate.enter(patience=30.0)
+    assert clock.waits == [30.0]
+    gate.leave()
+    await crowd.come(1)
+    assert crowd.inside == [1]
+    await crowd.go(1)
+
+
+async def test_a_wait_that_gets_longer_ends_the_patience(clock: FakeClock) -> None:
+    gate = Gate(clock, Allowance(limit=2))
+    gate.was_busy(10.0)
+    waiting = asyncio.create_task(gate.enter(patience=20.0))
+    await asyncio.sleep(0)
+    gate.was_busy(100.0)
+    with pytest.raises(LeftAloneError):
+        await waiting
+
+
+async def test_a_restart_lets_few_in_and_grows_again(clock: FakeClock) -> None:
+    gate = Gate(clock, Allowance(limit=4, ceiling=4, rounds=1))
+    crowd = Crowd(gate)
+    gate.restart(1)
+    await crowd.come(1, 2, 3)
+    assert crowd.inside == [1]
+    gate.succeeded()
+    await settle()
+    assert crowd.inside == [1, 2]
+    await crowd.go(1, 2, 3)
+    gate.restart(3)
+    assert gate.allowance.limit == 2
 
 
 async def test_a_smaller_limit_holds_as_places_come_back(clock: FakeClock) -> None:

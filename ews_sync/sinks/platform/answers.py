@@ -10,16 +10,12 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
 from ews_sync.errors import Asks, Scope, SinkError
 from ews_sync.web.failures import (
-    certificate_failure,
+    FailureKind,
+    connection_failure,
     content_type,
-    is_tls,
     one_line,
-    place,
-    reason,
     redirected_to,
     retry_after,
 )
@@ -27,6 +23,8 @@ from ews_sync.web.failures import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+
+    import httpx
 
     from ews_sync.web.failures import CertificateFailure
 
@@ -36,6 +34,15 @@ QUOTA_WAIT = 900.0
 LONGEST_WAIT = 3600.0
 """Seconds that anybody is waited for. Who asks for more has a broken clock, and would stop all mail for good."""
 
+_PROXIES = "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+_HINTS = {
+    FailureKind.PROXY_LOGIN: _PROXIES,
+    FailureKind.PROXY: f"{_PROXIES}, and that the proxy is up and lets this machine through",
+    FailureKind.NOT_ACCEPTED: "check that the network and its firewalls let this machine through, or set HTTPS_PROXY",
+    FailureKind.NOT_CONNECTED: "check --reinfer-api-endpoint, DNS, HTTPS_PROXY, and that the network lets this machine "
+    "through",
+    FailureKind.NO_TLS: "check that --reinfer-api-endpoint names a port that speaks TLS",
+}
 _QUOTA = re.compile(r"\bquotas?\b", re.IGNORECASE)
 # What a message repeats of an email is not what it says.
 _QUOTED = re.compile(r"<[^<>]*>|'[^']*'|\"[^\"]*\"|`[^`]*`")
@@ -121,33 +128,17 @@ def connection_error(doing: str, error: Exception, url: httpx.URL, presented: st
 
     `presented` says in words which certificate the server has, where that is what failed and it is known.
     """
-    certificate = certificate_failure(error)
-    if certificate is not None:
-        why = "; ".join(filter(None, (certificate.reason, presented)))
+    failure = connection_failure(error, url, "the platform", presented)
+    certificate = failure.certificate
+    if certificate is not None or failure.kind is FailureKind.PROXY_LOGIN:
         return PlatformError(
-            f"{doing}: the certificate of {place(url)} could not be verified: {why}",
+            f"{doing}: {failure.summary}",
             asks=Asks.STOP,
-            code="CERTIFICATE_VERIFY_FAILED",
-            hint=_certificate_hint(certificate),
+            code=failure.code,
+            hint=_HINTS[failure.kind] if certificate is None else _certificate_hint(certificate),
         )
-    hint = ""
-    kind: type[PlatformError] = UnreachableError
-    match error:
-        case httpx.ConnectTimeout():
-            summary = f"{place(url)} did not accept a connection in time"
-            hint = "check that the network and its firewalls let this machine through, or set HTTPS_PROXY"
-        case httpx.ConnectError() | httpx.ProxyError() | httpx.UnsupportedProtocol() | httpx.InvalidURL():
-            summary = f"cannot connect to {place(url)}: {reason(error)}"
-            hint = "check --reinfer-api-endpoint, DNS, HTTPS_PROXY, and that the network lets this machine through"
-            if is_tls(error):
-                hint = "check that --reinfer-api-endpoint names a port that speaks TLS"
-        case httpx.TimeoutException():
-            kind = PlatformError
-            summary = f"the platform did not answer in time ({type(error).__name__})"
-        case _:
-            kind = PlatformError
-            summary = f"the connection to the platform broke: {reason(error)}"
-    return kind(f"{doing}: {summary}", scope=Scope.PROCESS, hint=hint)
+    kind = UnreachableError if failure.kind.sent_nothing else PlatformError
+    return kind(f"{doing}: {failure.summary}", scope=Scope.PROCESS, hint=_HINTS.get(failure.kind, ""))
 
 
 def _no_answer(doing: str, response: httpx.Response, answer: Mapping[str, Any] | None) -> PlatformError:
@@ -228,7 +219,7 @@ def _failure(doing: str, response: httpx.Response, message: str, now: datetime) 
                 f"{doing}: the proxy wants a user name and password",
                 asks=Asks.STOP,
                 code=code,
-                hint="check HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+                hint=_PROXIES,
             )
         case 301 | 302 | 303 | 307 | 308:
             return PlatformError(

@@ -6,11 +6,14 @@ What the bytes say is the reader's to tell.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import uuid
 import zlib
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import httpx
@@ -18,18 +21,21 @@ import structlog
 
 from ews_sync import __version__
 from ews_sync.errors import Asks, ConnectionFailedError, ProtocolError, Scope, SourceError, ThrottledError
+from ews_sync.sources.ews.circuit import Cause, Circuit, Sign, sign_of
 from ews_sync.sources.ews.codes import TIMED_OUT
-from ews_sync.sources.ews.connections import Connections
+from ews_sync.sources.ews.connections import AT_ONCE, Connections
 from ews_sync.sources.ews.contact import FirstContact
-from ews_sync.sources.ews.throttle import Gate
+from ews_sync.sources.ews.throttle import LONGEST_TOLD, Allowance, Gate, LeftAloneError, doubled
 from ews_sync.sources.ews.trouble import connection_error, status_error
+from ews_sync.telemetry.traffic import Outcome, Traffic
 from ews_sync.web.certificates import presented_certificate
-from ews_sync.web.failures import content_type, retry_after
+from ews_sync.web.failures import content_type, one_line, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from ews_sync.model import Clock
+    from ews_sync.sources.ews.circuit import Outage, Trial
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -40,6 +46,12 @@ ANSWER_WITHIN = 150.0
 _DEADLINE = 1800.0
 _PIECE = 64 * 1024
 _PAUSE_EVERY = 1024 * 1024
+_AT_ONCE_AGAIN = 2
+"""Requests at once to a server that is just back; they become more with every good answer."""
+_LONG_WAIT = (
+    f"the server asks to be left alone for more than {LONGEST_TOLD / 60:.0f} minutes, which is taken for a mistake of "
+    "its own or of a proxy's: it is asked again after that"
+)
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -69,7 +81,10 @@ class Call:
     """A request ready to be sent. `doing` is for messages; `principal` is whom the server throttles.
 
     `anchor` is the impersonated mailbox, if any; `max_answer` how many bytes an answer can have; `attempts` how often
-    the call is sent at most to a server that is not busy, where that is less often than the policy says.
+    the call is sent at most to a server that is not busy, where that is less often than the policy says. `patience` is
+    how many seconds it waits while the server wants its principal to be left alone; if it is longer, it fails.
+    `for_messages` says that messages are asked for, each of which can make a request fail of itself. `operation` names
+    it where requests are counted.
     """
 
     doing: str
@@ -79,6 +94,25 @@ class Call:
     compressed: bool = True
     max_answer: int = 64 * 1024 * 1024
     attempts: int = 100
+    patience: float = inf
+    for_messages: bool = False
+    operation: str = "other"
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """A call on its way for one more time. `trial` is there from the moment at which something is sent, `sent_at`."""
+
+    call: Call
+    number: int
+    gate: Gate
+    request_id: str
+    trial: Trial | None = None
+    sent_at: float = 0.0
+
+
+class _TooEarlyError(Exception):
+    """Between the gate and the wire the server has asked for the principal to be left alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +125,7 @@ class RetryPolicy:
 
     def wait(self, attempt: int, jitter: float) -> float:
         """Give the wait after failed attempt number `attempt` (from 1); `jitter` is in [0, 1)."""
-        wait = min(self.longest_wait, self.first_wait * 2.0 ** (attempt - 1))
-        return wait * (0.5 + jitter / 2)
+        return doubled(self.first_wait, attempt - 1, self.longest_wait) * (0.5 + jitter / 2)
 
 
 class Client:
@@ -107,7 +140,9 @@ class Client:
         retry: RetryPolicy | None = None,
         jitter: Callable[[], float] = random.random,
         answer_within: float = ANSWER_WITHIN,
+        traffic: Traffic | None = None,
     ) -> None:
+        self._traffic = traffic or Traffic()
         self._url = httpx.URL(url)
         self._http = http
         self._clock = clock
@@ -116,39 +151,56 @@ class Client:
         self._jitter = jitter
         self._gates: dict[str, Gate] = {}
         self._contact = FirstContact()
-        self._connections = Connections(http)
+        self._circuit = Circuit(clock, jitter)
+        self._places = Gate(clock, Allowance(limit=AT_ONCE, ceiling=AT_ONCE, rounds=1))
+        self._connections = Connections(http, self._places)
+        self._numbers = itertools.count()
         self._log = structlog.get_logger("ews_sync.ews")
+
+    @property
+    def outage(self) -> Outage | None:
+        """What is known while the server is away for everybody: since when, why, and when it is asked again."""
+        return self._circuit.outage
 
     def gate(self, principal: str) -> Gate:
         """Give the principal's gate; the same one every time."""
         return self._gates.setdefault(principal, Gate(self._clock))
 
-    async def send(self, call: Call, new_reader: Callable[[], Reader[T]]) -> T:
+    async def send(
+        self,
+        call: Call,
+        new_reader: Callable[[], Reader[T]],
+        throttling: Callable[[T], ThrottledError | None] = lambda _: None,
+    ) -> T:
         """Send the call until it is answered, at most as often as the policy and the call allow.
 
-        `new_reader` makes a reader for each attempt.
+        `new_reader` makes a reader for each attempt. `throttling` finds in an answer, good as it is, that the server is
+        busy all the same. Raises `ServerAwayError` at once while the server is away for everybody.
         """
-        gate = self.gate(call.principal)
-        attempt = 0
+        number = next(self._numbers)
+        failed = 0
         while True:
-            attempt += 1
+            self._circuit.check()
             try:
-                async with gate.passage():
-                    return await self._noting(gate, call, new_reader())
+                return await self._admitted(call, number, new_reader, throttling)
+            except _TooEarlyError:
+                continue
             except SourceError as error:
                 # What this machine lacks (scope PROCESS) does not come back by asking the server again.
                 if error.asks is not Asks.RETRY or error.scope is Scope.PROCESS:
                     raise
-                if attempt >= self._attempts(call, error):
+                # This may have been the failure that tells that nobody gets through.
+                self._circuit.check()
+                failed += 1
+                if failed >= self._attempts(call, error) or self.gate(call.principal).wait_left > call.patience:
                     raise
-                # Who is throttled waits at the gate.
-                wait = 0.0 if isinstance(error, ThrottledError) else self._wait(error, attempt)
+                wait = self._wait(error, failed)
                 self._log.debug(
                     "request failed, trying again",
                     doing=call.doing,
                     problem=error.summary,
                     request_id=error.request_id,
-                    attempt=attempt,
+                    attempt=failed,
                     wait=round(wait, 1),
                 )
             await self._clock.sleep(wait)
@@ -162,34 +214,98 @@ class Client:
             return self._retry.attempts
         return min(self._retry.attempts, call.attempts)
 
-    async def _noting(self, gate: Gate, call: Call, reader: Reader[T]) -> T:
-        """Attempt once, and tell the gate how it went before anybody else is let through."""
+    def _wait(self, error: SourceError, failed: int) -> float:
+        """Give the wait before the next attempt. Who is to be left alone waits at the gate."""
+        if _is_for_the_gate(error):
+            return 0.0
+        return error.retry_after if error.retry_after is not None else self._retry.wait(failed, self._jitter())
+
+    async def _admitted(
+        self,
+        call: Call,
+        number: int,
+        new_reader: Callable[[], Reader[T]],
+        throttling: Callable[[T], ThrottledError | None],
+    ) -> T:
+        """Attempt once, as soon as the principal's gate lets it through."""
+        gate = self.gate(call.principal)
         try:
-            answer = await self._attempt(call, reader)
-        except ThrottledError as error:
-            gate.was_busy(error.retry_after)
+            async with gate.passage(call.patience):
+                return await self._noting(_Attempt(call, number, gate, str(uuid.uuid4())), new_reader(), throttling)
+        except LeftAloneError as error:
+            raise ThrottledError(
+                f"{call.doing}: the server wants to be left alone for another {error.wait:.0f} s",
+                retry_after=error.wait,
+            ) from None
+
+    async def _noting(
+        self, attempt: _Attempt, reader: Reader[T], throttling: Callable[[T], ThrottledError | None]
+    ) -> T:
+        """Attempt once, and take note of what it tells of the server."""
+        sign, outcome = Sign.NOTHING, Outcome.FAILED
+        cause: Cause | None = None
+        try:
+            answer = await self._attempt(attempt, reader, throttling)
+            sign, outcome = Sign.THERE, Outcome.OK
+        except SourceError as error:
+            outcome = Outcome.THROTTLED if isinstance(error, ThrottledError) else outcome
+            sign = sign_of(error, for_messages=attempt.call.for_messages)
+            cause = Cause(error.summary.removeprefix(f"{attempt.call.doing}: "), error.hint, error.code)
             raise
-        gate.succeeded()
+        finally:
+            if attempt.trial is not None:
+                took = self._clock.monotonic() - attempt.sent_at
+                self._traffic.answered(attempt.call.operation, outcome, took)
+                if self._circuit.ended(attempt.trial, sign, cause):
+                    self._begin_small()
+        self._places.succeeded()
         return answer
 
-    def _wait(self, error: SourceError, attempt: int) -> float:
-        return error.retry_after if error.retry_after is not None else self._retry.wait(attempt, self._jitter())
+    def _heed(self, attempt: _Attempt, error: SourceError | None) -> None:
+        """Tell the principal's gate how it went; None: well.
+
+        A wait that cannot be meant is kept from stopping the mail, and the error says so.
+        """
+        gate = attempt.gate
+        if error is None:
+            gate.succeeded()
+            return
+        if error.retry_after is not None and error.retry_after > LONGEST_TOLD:
+            error.retry_after = LONGEST_TOLD
+            error.hint = f"{error.hint}; {_LONG_WAIT}" if error.hint else _LONG_WAIT
+        if _is_for_the_gate(error):
+            gate.was_busy(error.retry_after)
+            mailbox = attempt.call.anchor
+            self._traffic.throttled(mailbox and mailbox.lower(), self._clock.monotonic(), gate.allowance.not_before)
+
+    def _begin_small(self) -> None:
+        """Have a server that is just back not met by everybody at once."""
+        self._places.restart(_AT_ONCE_AGAIN)
+        for gate in self._gates.values():
+            gate.restart(1)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._connections.aclose()
 
-    async def _attempt(self, call: Call, reader: Reader[T]) -> T:
-        request_id = str(uuid.uuid4())
+    async def _attempt(
+        self, attempt: _Attempt, reader: Reader[T], throttling: Callable[[T], ThrottledError | None]
+    ) -> T:
+        call, request_id = attempt.call, attempt.request_id
         done = answered = False
         deadline = asyncio.timeout(_DEADLINE)
         try:
             async with deadline:
-                response = await self._respond(call, request_id)
+                response = await self._respond(attempt)
                 answered = True
                 try:
                     answer = await self._read(call, response, reader)
+                    self._heed(attempt, throttling(answer))
+                except SourceError as error:
+                    self._heed(attempt, error)
+                    raise
                 finally:
+                    # Only now can anybody else be let through.
                     await self._connections.close(response)
             done = True
         except SourceError as error:
@@ -203,28 +319,29 @@ class Client:
                 raise ConnectionFailedError(
                     f"{call.doing}: the server's answer did not end within {_DEADLINE:.0f} s", request_id=request_id
                 ) from error
-            raise await self._broken(call, error, request_id) from error
+            raise await self._broken(attempt, error) from error
         else:
             return answer
         finally:
             if not done:
                 reader.discard()
 
-    async def _broken(self, call: Call, error: Exception, request_id: str) -> ConnectionFailedError:
+    async def _broken(self, attempt: _Attempt, error: Exception) -> ConnectionFailedError:
         presented = await presented_certificate(error, self._url)
         sent = not isinstance(error, _NEVER_SENT)
-        return connection_error(call.doing, error, self._url, request_id if sent else "", presented)
+        return connection_error(attempt.call.doing, error, self._url, attempt.request_id if sent else "", presented)
 
-    async def _respond(self, call: Call, request_id: str) -> httpx.Response:
+    async def _respond(self, attempt: _Attempt) -> httpx.Response:
         """Send, and give the response as soon as its headers are there."""
+        call, request_id = attempt.call, attempt.request_id
         request = self._http.build_request(
             "POST", self._url, content=call.content, headers=_headers(call, request_id), timeout=self._timeout
         )
         async with self._contact.passage():
             try:
-                response = await self._connections.send(request)
+                response = await self._connections.send(request, partial(self._start, attempt))
             except httpx.HTTPError as error:
-                raise await self._broken(call, error, request_id) from error
+                raise await self._broken(attempt, error) from error
             if response.status_code in {200, 500}:
                 self._contact.taken()
             if response.status_code != 401:
@@ -234,6 +351,13 @@ class Client:
             refusal.request_id = request_id
             self._contact.refused(refusal)
             raise refusal
+
+    def _start(self, attempt: _Attempt) -> None:
+        """Look again whether it may go, now that there is nothing left to wait for."""
+        if attempt.gate.wait_left > 0:
+            raise _TooEarlyError
+        attempt.trial = self._circuit.start(attempt.number, may_probe=not attempt.call.for_messages)
+        attempt.sent_at = self._clock.monotonic()
 
     async def _read(self, call: Call, response: httpx.Response, reader: Reader[T]) -> T:
         if response.status_code not in {200, 500} or content_type(response) not in _XML:
@@ -251,9 +375,18 @@ class Client:
                         at_pause = received
                         await asyncio.sleep(0)
             return reader.close()
-        except ThrottledError as error:
-            error.retry_after = error.retry_after or retry_after(response, self._clock.now())
+        except SourceError as error:
+            # What the answer says and what its header says may differ: the longer one is safe.
+            told = [wait for wait in (error.retry_after, retry_after(response, self._clock.now())) if wait is not None]
+            error.retry_after = max(told, default=None)
             raise
+
+
+def _is_for_the_gate(error: SourceError) -> bool:
+    """Tell whether the server has asked for the principal to be left alone."""
+    if isinstance(error, ConnectionFailedError):
+        return False
+    return isinstance(error, ThrottledError) or error.retry_after is not None
 
 
 def _headers(call: Call, request_id: str) -> list[tuple[bytes, bytes]]:
@@ -285,7 +418,7 @@ async def _decoded(response: httpx.Response) -> AsyncGenerator[bytes, None]:
             yield piece
         return
     if encoding not in {"gzip", "x-gzip", "deflate"}:
-        raise ProtocolError(f"the server answered in an encoding that was not asked for: {encoding[:40]}")
+        raise ProtocolError(f"the server answered in an encoding that was not asked for: {one_line(encoding, 40)}")
     inflate = zlib.decompressobj(wbits=47)
     behind = 0
     async for piece in stream:
@@ -300,3 +433,5 @@ async def _decoded(response: httpx.Response) -> AsyncGenerator[bytes, None]:
             yield inflate.decompress(data, _PIECE)
             data = inflate.unconsumed_tail
     yield inflate.flush()
+    if not inflate.eof:
+        raise ConnectionFailedError("the server's compressed answer was cut short")

@@ -18,6 +18,7 @@ from ews_sync.errors import (
     SourceError,
     ThrottledError,
 )
+from ews_sync.web.failures import one_line
 
 NO_ERROR = "NoError"
 BATCH_STOPPED = "ErrorBatchProcessingStopped"
@@ -43,6 +44,11 @@ class Meaning:
     """The item is not there (any more): not a failure."""
     keeps_trying: bool = False
     """Never give an item up because of it: the item itself was not the trouble."""
+
+    @property
+    def throttles(self) -> bool:
+        """Whether the principal has used up its share. A timeout alone may be one item's."""
+        return self.error is ThrottledError and self.keeps_trying
 
 
 _THROTTLED = Meaning(None, ThrottledError, keeps_trying=True)
@@ -190,7 +196,8 @@ def error_for(code: str, text: str, *, doing: str, backoff: float | None = None,
     `doing` names what was being done, for the message; `text` is the server's own sentence; `backoff` is in seconds.
     """
     meaning = meaning_of(code)
-    sentence = " ".join(text.split())[:300]
+    code = one_line(code, 100)
+    sentence = one_line(text)
     return meaning.error(
         f"{doing}: the server answered {code}" + (f": {sentence}" if sentence else ""),
         asks=meaning.asks if meaning.error is not AuthenticationError else Asks.STOP,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from ews_sync.sources.ews.throttle import Gate
+
 T = TypeVar("T")
 
 AT_ONCE = 32
@@ -24,19 +26,25 @@ AT_ONCE = 32
 
 
 class Connections:
-    """Sends requests, at most `at_once` of them at the same time."""
+    """Sends requests, as many of them at the same time as there are `places`."""
 
-    def __init__(self, http: httpx.AsyncClient, at_once: int = AT_ONCE) -> None:
+    def __init__(self, http: httpx.AsyncClient, places: Gate) -> None:
         self._http = http
-        self._places = asyncio.Semaphore(at_once)
+        self._places = places
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, request: httpx.Request, may_start: Callable[[], object]) -> httpx.Response:
         """Send the request; give the response once its headers are there. It must be closed with `close`.
 
-        Raises what httpx raises.
+        `may_start` is called when nothing is left to wait for; when it raises, nothing is sent. Raises that, and what
+        httpx raises.
         """
-        await self._places.acquire()
+        await self._places.enter()
+        try:
+            may_start()
+        except BaseException:
+            self._places.leave()
+            raise
         return await self._finish(self._send(request), undo=self._close)
 
     async def close(self, response: httpx.Response) -> None:
@@ -55,14 +63,14 @@ class Connections:
         try:
             return await self._http.send(request, stream=True, follow_redirects=False)
         except BaseException:
-            self._places.release()
+            self._places.leave()
             raise
 
     async def _close(self, response: httpx.Response) -> None:
         try:
             await response.aclose()
         finally:
-            self._places.release()
+            self._places.leave()
 
     async def _finish(
         self, work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, object]] | None = None

@@ -49,8 +49,10 @@ class FirstContact:
             try:
                 yield
             except ConnectionFailedError as error:
-                self._failures += 1
-                self._failure = error
+                # What holds for everybody is said to each of them by whoever knows it.
+                if error.scope is not Scope.PROCESS:
+                    self._failures += 1
+                    self._failure = error
                 raise
 
     def refused(self, error: SourceError) -> None:

@@ -3,7 +3,8 @@
 An item that was never tried (ErrorBatchProcessingStopped) is asked for again and never counts as bad. One that may
 heal is asked for alone a few times and then recorded. One that the server can never turn into MIME is recorded with
 the properties that could still be had. When a request fails as a whole, another one about the same folder tells a
-sick server from a poisonous item, and only then are its items asked for one by one.
+sick server from a poisonous item, and only then are its items asked for one by one. When too many in a row fail alike,
+it may be the server after all: see `suspicion`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import structlog
 
 from ews_sync.errors import Asks, Scope, SourceError, ThrottledError
 from ews_sync.model import Fetched, ItemRef
-from ews_sync.sources.ews.codes import TIMED_OUT, error_for, meaning_of
-from ews_sync.sources.ews.outcomes import Failure, dead_letter, judged, matched, properties
+from ews_sync.sources.ews.codes import BATCH_STOPPED, TIMED_OUT, error_for, meaning_of
+from ews_sync.sources.ews.outcomes import Failure, dead_letter, judged, matched, messages_in, properties
+from ews_sync.sources.ews.suspicion import HELD_FOR, IN_A_ROW, LOOK_AGAIN, Suspicion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,13 +56,15 @@ class Hydrator:
         self._clock = clock
         self._ask = ask
         self._prove = prove
+        self._suspicions: dict[str, Suspicion] = {}
 
     async def fetch(self, mailbox: Mailbox, folder: Folder, refs: Sequence[ItemRef]) -> list[Fetched]:
         """Give one outcome for each ref, in their order.
 
         Raises `SourceError` when the server or the mailbox fails as a whole.
         """
-        run = _Run(self._clock, self._ask, self._prove, mailbox, folder)
+        suspicion = self._suspicions.setdefault(mailbox.address, Suspicion())
+        run = _Run(self._clock, self._ask, self._prove, mailbox, folder, suspicion)
         distinct = list({ref.id: ref for ref in refs}.values())
         try:
             await run.fetch(distinct)
@@ -85,6 +89,7 @@ class _Run:
     prove: Prove
     mailbox: Mailbox
     folder: Folder
+    suspicion: Suspicion
     outcomes: dict[str, Fetched] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     stuck: int = 0
@@ -118,9 +123,7 @@ class _Run:
 
     async def _after_failure(self, batch: list[ItemRef], error: SourceError) -> list[list[ItemRef]]:
         """Say what to ask for next after a request failed as a whole; raise when it is not about the items."""
-        timed_out = error.code == TIMED_OUT
-        busy = isinstance(error, ThrottledError) or meaning_of(error.code).keeps_trying
-        if error.asks is not Asks.RETRY or error.scope is Scope.PROCESS or (busy and not timed_out):
+        if error.asks is not Asks.RETRY or error.scope is Scope.PROCESS or _is_busy(error):
             raise error
         await self.prove(self.mailbox, self.folder)
         if len(batch) > 1:
@@ -138,6 +141,8 @@ class _Run:
             outcome = answer if isinstance(answer, Failure) else judged(self.mailbox, self.folder, ref, answer)
             if isinstance(outcome, Fetched):
                 self.outcomes[ref.id] = outcome
+                if outcome.email is not None:
+                    self.suspicion.fetched(ref.id, outcome.email.mime.size)
                 continue
             meaning = meaning_of(outcome.code)
             if meaning.gone:
@@ -155,14 +160,16 @@ class _Run:
             await self.prove(self.mailbox, self.folder)
         await self._record(hopeless)
         again = await self._try_again(failed)
+        self.stuck = 0 if len(untried) < len(batch) else self.stuck + 1
         if untried and reason is not None:
-            again.append(untried)
-            await self._keep_patience(reason, progress=len(untried) < len(batch))
+            await self._keep_patience(reason)
+            # One item that ends every batch before it is told apart would hold the others up for ever.
+            alone = reason.code == BATCH_STOPPED and self.stuck > 0
+            again += [[ref] for ref in untried] if alone else [untried]
         return again
 
-    async def _keep_patience(self, reason: Failure, *, progress: bool) -> None:
-        """Wait before asking again for what was not tried; raise when it has gone on for too long."""
-        self.stuck = 0 if progress else self.stuck + 1
+    async def _keep_patience(self, reason: Failure) -> None:
+        """Wait before asking again for what was not tried; raise when nothing was for too long."""
         if self.stuck >= _PATIENCE:
             doing = f"fetching from {self.mailbox.address}"
             raise error_for(reason.code, reason.text, doing=doing, backoff=reason.backoff)
@@ -189,10 +196,16 @@ class _Run:
         """Make dead letters, with the properties that can still be had."""
         if not bad:
             return
+        await self._look_whether_it_is_the_server(bad)
+        # Before anything is waited for: other fetches of the mailbox must know.
+        for ref, failure in bad:
+            self.suspicion.recorded(ref.id, failure.code)
         try:
             messages = await self.ask(self.mailbox, [ref.id for ref, _ in bad], with_mime=False)
             known = properties(messages)
         except SourceError as error:
+            if error.scope is Scope.PROCESS or _is_busy(error):
+                raise
             structlog.get_logger("ews_sync.ews").debug(
                 "the properties of an item that cannot be fetched cannot be had either",
                 problem=error.summary,
@@ -201,3 +214,32 @@ class _Run:
             known = {}
         for ref, failure in bad:
             self.outcomes[ref.id] = dead_letter(self.mailbox, self.folder, ref, failure, known.get(ref.id))
+
+    async def _look_whether_it_is_the_server(self, bad: list[tuple[ItemRef, Failure]]) -> None:
+        """Raise when so many items in a row have failed alike that it need not be their fault."""
+        code = self.suspicion.of((ref.id, failure.code) for ref, failure in bad)
+        if code is None:
+            return
+        if await self._comes_again():
+            self.suspicion.acquit()
+        elif self.suspicion.holds(self.clock.monotonic()):
+            raise SourceError(
+                f"fetching from {self.mailbox.address}: more than {IN_A_ROW} emails in a row were answered with {code}",
+                scope=Scope.FOLDER,
+                code=code,
+                hint="this looks like the server (an upgrade, a transport agent, a virus scanner) rather than like so "
+                "many broken emails, so they are not given up: look into the server's log. They are tried again; when "
+                f"nothing else of the mailbox can be fetched for {HELD_FOR / 86400:.0f} days, they are recorded as "
+                "dead letters",
+                retry_after=LOOK_AGAIN,
+            )
+
+    async def _comes_again(self) -> bool:
+        """Tell whether an item that was fetched before can be fetched now."""
+        samples = list(self.suspicion.samples)
+        return bool(samples) and messages_in(await self.ask(self.mailbox, samples, with_mime=True)) > 0
+
+
+def _is_busy(error: SourceError) -> bool:
+    """Tell whether an error is about the server or the mailbox, whatever was asked for."""
+    return (isinstance(error, ThrottledError) or meaning_of(error.code).keeps_trying) and error.code != TIMED_OUT

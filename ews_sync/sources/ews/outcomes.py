@@ -11,6 +11,7 @@ from ews_sync.errors import SourceError
 from ews_sync.model import DeadLetter, Email, Fetched, ItemRef, Metadata
 from ews_sync.sources.ews.codes import NO_ERROR, meaning_of
 from ews_sync.sources.ews.records import is_mail_class, stored_id
+from ews_sync.web.failures import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +74,15 @@ def properties(messages: Sequence[ResponseMessage]) -> dict[str, ItemRecord]:
     for item in items:
         _close(item)
     return {item.ref.id: item for item in items}
+
+
+def messages_in(messages: Sequence[ResponseMessage]) -> int:
+    """Count the items that came with their message, whole; all are given back."""
+    items = [item for message in messages for item in message.items]
+    whole = sum(1 for item in items if item.mime is not None and item.mime.size and not item.mime_damaged)
+    for item in items:
+        _close(item)
+    return whole
 
 
 def judged(mailbox: Mailbox, folder: Folder, ref: ItemRef, item: ItemRecord) -> Fetched | Failure:
@@ -142,8 +152,8 @@ def dead_letter(mailbox: Mailbox, folder: Folder, ref: ItemRef, failure: Failure
         mailbox=mailbox,
         item_id=ref.id,
         folder=folder.path,
-        code=failure.code,
-        reason=" ".join(failure.text.split())[:500] or "the server gave no reason",
+        code=one_line(failure.code, 100),
+        reason=one_line(failure.text, 500) or "the server gave no reason",
         email_id=source.email_id or ref.email_id,
         received=source.received or ref.received,
         known=known,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ews_sync.errors import CursorRejectedError, FolderGoneError, ProtocolError
+from ews_sync.errors import CursorRejectedError, FolderGoneError, ProtocolError, ThrottledError
 from ews_sync.model import Change, ChangeKind, ChangePage, Folder, FolderActivity, ListPage, Order
 from ews_sync.sources.ews.client import Call
 from ews_sync.sources.ews.codes import NO_ERROR, error_for, meaning_of
@@ -56,6 +56,9 @@ _REFUSED_REQUEST = frozenset(
         "ErrorUnsupportedPropertyDefinition",
     }
 )
+_PATIENCE = 30.0
+"""Seconds that a request for messages waits for a server that wants to be left alone. Memory is reserved for it, which
+other mailboxes may be waiting for."""
 _MAX_FOLDERS = 100_000
 _MAX_MESSAGES_ANSWER = 4 * 1024**3
 """Bytes of an answer with messages: base64 of the 2 GB that Exchange takes at most, and room besides."""
@@ -166,14 +169,20 @@ class EwsSource:
 
     async def _ask(self, operation: Operation, mailbox: Mailbox, doing: str) -> tuple[ResponseMessage, ...]:
         call = self._call(operation, mailbox, doing)
-        answer = await self._client.send(call, lambda: AnswerReader(doing, self._new_writer))
+        answer = await self._client.send(
+            call, lambda: AnswerReader(doing, self._new_writer), lambda answer: _throttling(answer.messages, doing)
+        )
         return answer.messages
 
     async def _ask_one(self, operation: Operation, mailbox: Mailbox, doing: str) -> ResponseMessage:
         """Ask what is answered with a single response message, and raise what its code asks for."""
         call = self._call(operation, mailbox, doing)
         of_folder = isinstance(operation, FindItem | SyncFolderItems)
-        return await self._client.send(call, lambda: _SingleReader(doing, self._new_writer, of_folder=of_folder))
+        return await self._client.send(
+            call,
+            lambda: _SingleReader(doing, self._new_writer, of_folder=of_folder),
+            lambda message: _throttling([message], doing),
+        )
 
     def _call(self, operation: Operation, mailbox: Mailbox, doing: str) -> Call:
         with_mime = isinstance(operation, GetItem) and operation.with_mime
@@ -184,7 +193,10 @@ class EwsSource:
             anchor=mailbox.address if self._impersonate else None,
             # Base64 of mail hardly shrinks, and inflating it costs more than it saves.
             compressed=not with_mime,
+            operation=type(operation).__name__,
         )
+        if isinstance(operation, GetItem):
+            call = replace(call, patience=_PATIENCE, for_messages=True)
         if isinstance(operation, GetItem) and with_mime:
             # One item can spoil a batch, and each attempt may take minutes: have it divided soon.
             attempts = 2 if len(operation.item_ids) > 1 else call.attempts
@@ -199,12 +211,7 @@ class EwsSource:
         self, mailbox: Mailbox, item_ids: Sequence[str], *, with_mime: bool
     ) -> tuple[ResponseMessage, ...]:
         doing = f"fetching {len(item_ids)} item(s) of {mailbox.address}"
-        messages = await self._ask(GetItem(tuple(item_ids), with_mime), mailbox, doing)
-        for message in messages:
-            # A back-off can come inside an answer with HTTP status 200.
-            if message.backoff is not None or message.code == "ErrorServerBusy":
-                self._client.gate(self._principal(mailbox)).was_busy(message.backoff)
-        return messages
+        return await self._ask(GetItem(tuple(item_ids), with_mime), mailbox, doing)
 
     async def _find_folders(self, mailbox: Mailbox) -> list[FolderRecord]:
         records: dict[str, FolderRecord] = {}
@@ -262,6 +269,17 @@ class _SingleReader:
         if self._of_folder and meaning_of(message.code).gone:
             raise FolderGoneError(f"{self._doing}: the server answered {message.code}", code=message.code)
         raise error_for(message.code, message.text, doing=self._doing, backoff=message.backoff)
+
+
+def _throttling(messages: Sequence[ResponseMessage], doing: str) -> ThrottledError | None:
+    """Find in an answer with HTTP status 200 that the principal is to be left alone, for the longest time asked for."""
+    backoffs = [message.backoff for message in messages if message.backoff is not None]
+    busy = [message.code for message in messages if meaning_of(message.code).throttles]
+    if not backoffs and not busy:
+        return None
+    return ThrottledError(
+        f"{doing}: the server is busy", code=next(iter(busy), ""), retry_after=max(backoffs, default=None)
+    )
 
 
 def _is_last(message: ResponseMessage, offset: int) -> bool:

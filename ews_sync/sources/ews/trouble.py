@@ -5,8 +5,6 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
-import httpx
-
 from ews_sync.errors import (
     Asks,
     AuthenticationError,
@@ -17,12 +15,10 @@ from ews_sync.errors import (
 )
 from ews_sync.web.challenges import challenges, of_scheme
 from ews_sync.web.failures import (
+    FailureKind,
     address,
-    certificate_failure,
+    connection_failure,
     content_type,
-    is_tls,
-    place,
-    reason,
     redirected_to,
     retry_after,
 )
@@ -31,8 +27,19 @@ from ews_sync.web.offers import not_offered
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import httpx
+
     from ews_sync.web.failures import CertificateFailure
 
+_PROXIES = "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+_HINTS = {
+    FailureKind.PROXY_LOGIN: _PROXIES,
+    FailureKind.PROXY: f"{_PROXIES}, and that the proxy is up and lets this machine through",
+    FailureKind.NOT_ACCEPTED: "check that the network and its firewalls let this machine through",
+    FailureKind.NOT_CONNECTED: "check the server's name and port in the config, DNS, and that the network lets this "
+    "machine through",
+    FailureKind.NO_TLS: 'check that the port speaks TLS, and "ews_ssl_ciphers"; Exchange must allow TLS 1.2',
+}
 _EWS_IN_EXCHANGE_ONLINE = (
     "Exchange Online blocks EWS by default since 1 October 2026 unless the tenant allow-lists the application, and "
     "ends it on 1 April 2027: ask the tenant's administrator to allow this application (Set-OrganizationConfig "
@@ -52,33 +59,20 @@ def connection_error(
 
     `presented` says in words which certificate the server has, where that is what failed and it is known.
     """
-    certificate = certificate_failure(error)
-    if certificate is not None:
-        why = "; ".join(filter(None, (certificate.reason, presented)))
+    if isinstance(error, zlib.error):
         return ConnectionFailedError(
-            f"{doing}: the certificate of {place(url)} could not be verified: {why}",
-            asks=Asks.STOP,
-            hint=_certificate_hint(certificate),
-            code="CERTIFICATE_VERIFY_FAILED",
-            request_id=request_id,
+            f"{doing}: the server's answer was damaged: it is not the gzip that it should be", request_id=request_id
         )
-    hint = ""
-    match error:
-        case httpx.ConnectTimeout():
-            summary = f"{doing}: {place(url)} did not accept a connection in time"
-            hint = "check that the network and its firewalls let this machine through"
-        case httpx.ConnectError() | httpx.ProxyError() | httpx.UnsupportedProtocol() | httpx.InvalidURL():
-            summary = f"{doing}: cannot connect to {place(url)}: {reason(error)}"
-            hint = "check the server's name and port in the config, DNS, and that the network lets this machine through"
-            if is_tls(error):
-                hint = 'check that the port speaks TLS, and "ews_ssl_ciphers"; Exchange must allow TLS 1.2'
-        case httpx.TimeoutException():
-            summary = f"{doing}: the Exchange server did not answer in time ({type(error).__name__})"
-        case zlib.error():
-            summary = f"{doing}: the server's answer was damaged: it is not the gzip that it should be"
-        case _:
-            summary = f"{doing}: the connection to the Exchange server broke: {reason(error)}"
-    return ConnectionFailedError(summary, hint=hint, request_id=request_id)
+    failure = connection_failure(error, url, "the Exchange server", presented)
+    certificate = failure.certificate
+    for_operators = failure.kind in {FailureKind.CERTIFICATE, FailureKind.PROXY_LOGIN}
+    return ConnectionFailedError(
+        f"{doing}: {failure.summary}",
+        asks=Asks.STOP if for_operators else Asks.RETRY,
+        code=failure.code,
+        hint=_HINTS.get(failure.kind, "") if certificate is None else _certificate_hint(certificate),
+        request_id=request_id,
+    )
 
 
 def status_error(doing: str, response: httpx.Response, now: datetime) -> SourceError:  # noqa: PLR0911 - a table
@@ -115,7 +109,7 @@ def status_error(doing: str, response: httpx.Response, now: datetime) -> SourceE
                 f"{doing}: the proxy wants a user name and password",
                 asks=Asks.STOP,
                 code=code,
-                hint="check HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+                hint=_PROXIES,
             )
         case 429 | 503:
             return ThrottledError(
