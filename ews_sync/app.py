@@ -310,7 +310,7 @@ class Appliance:
         async with AsyncExitStack() as stack:
             source = open_source(settings, self._clock, self.status)
             stack.push_async_callback(source.aclose)
-            sink, store = open_sink(settings, self._clock, self._warn)
+            sink, store = open_sink(settings, self._clock, self.status.health, self._warn)
             stack.push_async_callback(sink.aclose)
             stack.push_async_callback(store.aclose)
             options = engine_options(settings, self._begun)

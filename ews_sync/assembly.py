@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ews_sync.model import Bucket, CheckpointStore, Clock, Mailbox, Sink
     from ews_sync.settings.exchange import Exchange
     from ews_sync.settings.values import Settings
+    from ews_sync.telemetry.health import Health
     from ews_sync.telemetry.status import Status
 
 NO_VERIFICATION = (
@@ -95,29 +96,29 @@ def open_source(settings: Settings, clock: Clock, status: Status | None = None, 
 
 
 def open_sink(
-    settings: Settings, clock: Clock, warn: Callable[[str], object], *, patient: bool = True
+    settings: Settings, clock: Clock, health: Health, warn: Callable[[str], object], *, patient: bool = True
 ) -> tuple[Sink, CheckpointStore]:
     """Make the sink and what keeps its checkpoints; nothing is touched yet. The store is to be closed first.
 
-    `warn` hears what an operator should know about the destination, each thing once. One that is not `patient` gives
-    up sooner on a destination that does not answer.
+    `health` hears of a disk that never answers, `warn` what an operator should know about the destination, each thing
+    once. One that is not `patient` gives up sooner on a destination that does not answer.
     """
     prefix = settings.local_files_prefix
     if prefix is None:
-        return _open_platform(settings, clock, warn, answer_within=120.0 if patient else 30.0)
-    sink = JsonlSink(prefix) if settings.local_files_format is LocalFilesFormat.JSONL else FileSink(prefix)
-    return sink, FileCheckpointStore(prefix)
+        return _open_platform(settings, clock, health, warn, answer_within=120.0 if patient else 30.0)
+    form = JsonlSink if settings.local_files_format is LocalFilesFormat.JSONL else FileSink
+    return form(prefix, health=health), FileCheckpointStore(prefix, health=health)
 
 
 def _open_platform(
-    settings: Settings, clock: Clock, warn: Callable[[str], object], *, answer_within: float
+    settings: Settings, clock: Clock, health: Health, warn: Callable[[str], object], *, answer_within: float
 ) -> tuple[PlatformSink, PlatformCheckpointStore]:
     if settings.reinfer_api_endpoint is None or settings.api_token is None:
         raise ValueError("the platform needs an endpoint and a token")
     api = PlatformApi(settings.reinfer_api_endpoint, settings.api_token, clock, answer_within=answer_within)
     buckets = Buckets(api)
     directory = settings.dead_letter_dir
-    letters = None if directory is None else DeadLetterDirectory(directory)
+    letters = None if directory is None else DeadLetterDirectory(directory, health=health)
     sink = PlatformSink(api, buckets, clock, letters=letters)
     return sink, PlatformCheckpointStore(api, buckets, own_mailboxes(settings), clock, warn)
 

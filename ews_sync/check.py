@@ -16,6 +16,7 @@ from ews_sync.errors import AuthenticationError, EwsSyncError, Scope
 from ews_sync.remote_config import config_loader
 from ews_sync.server.report import shown
 from ews_sync.settings.values import ConfigFile, Settings
+from ews_sync.telemetry.health import Health
 from ews_sync.telemetry.logging import configure_logging
 from ews_sync.telemetry.redaction import Redactor
 from ews_sync.telemetry.status import ShardNote
@@ -74,7 +75,7 @@ async def _fetched(options: RunOptions, read: ReadConfig) -> Settings:
 async def find_out(settings: Settings) -> list[Finding]:
     """Try each mailbox: list its folders, and have the sink prove that it could store its mail."""
     source = open_source(settings, SystemClock(), patient=False)
-    sink, _ = open_sink(settings, SystemClock(), lambda _: None, patient=False)
+    sink, _ = open_sink(settings, SystemClock(), Health(), lambda _: None, patient=False)
     places = asyncio.Semaphore(_AT_ONCE)
 
     async def one(mailbox: Mailbox) -> Finding:

@@ -14,7 +14,6 @@ from ews_sync.app import Appliance
 from ews_sync.assembly import CLEAR_TEXT, NO_VERIFICATION, warnings_of
 from ews_sync.clock import SystemClock
 from ews_sync.errors import (
-    AlreadyRunningError,
     Asks,
     AuthenticationError,
     ConfigurationError,
@@ -108,13 +107,6 @@ async def test_it_can_be_stopped_while_it_waits_to_begin_again(world: World) -> 
     await world.until(lambda: appliance.status.failure is not None, "the failure")
     appliance.stop()
     await world.task
-
-
-async def test_a_second_one_on_the_same_mailbox_refuses_to_start(world: World) -> None:
-    async with world.running():
-        await world.until(world.stored, "the first one's work")
-        with pytest.raises(AlreadyRunningError, match=r"mailbox abc@example\.com is already being synced"):
-            await Appliance(world.settings(), SystemClock()).run()
 
 
 async def test_a_disk_that_is_away_for_a_while_costs_nothing_but_time(world: World) -> None:

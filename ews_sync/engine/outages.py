@@ -38,15 +38,17 @@ class Outage:
         self._away = away
         self._back = back
         self._failure: Failure | None = None
-        self._told_at = 0.0
+        self._told: dict[str, float] = {}
+        """When each reason was last told: several can take turns."""
         self._struggling: set[Hashable] = set()
 
     def met(self, who: Hashable, error: EwsSyncError, wait: float) -> None:
         """Take note that somebody met it, and tries again in `wait` seconds."""
         self._struggling.add(who)
         before, now = self._failure, self._clock.monotonic()
-        if before is None or before.reason != error.summary or now - self._told_at >= TELL_EVERY:
-            self._told_at = now
+        self._told = {reason: at for reason, at in self._told.items() if now - at < TELL_EVERY}
+        if error.summary not in self._told:
+            self._told[error.summary] = now
             self._log.error(
                 self._away,
                 problem=error.summary,
@@ -73,6 +75,7 @@ class Outage:
         if self._failure is not None and not self._struggling:
             self._log.info(self._back)
             self._failure = None
+            self._told.clear()
             self._show(None)
 
 

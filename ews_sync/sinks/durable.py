@@ -43,6 +43,10 @@ class Disk:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(path, flags, FILE_MODE)
 
+    def read(self, path: Path) -> bytes:
+        """Read a file as a whole."""
+        return path.read_bytes()
+
     def write(self, descriptor: int, data: bytes) -> None:
         """Write all of `data`."""
         rest = memoryview(data)
@@ -114,6 +118,18 @@ def make_directories(disk: Disk, path: Path) -> list[Path]:
     return made
 
 
+def flush_names(disk: Disk, directory: Path, root: Path) -> None:
+    """Make the names of `directory` and of all above it, up to those in `root`, durable.
+
+    A directory that is there need not be durable: a process that was killed, or a flush that failed, may have left it.
+    """
+    disk.flush_directory(directory)
+    for above in directory.parents:
+        if not above.is_relative_to(root):
+            break
+        disk.flush_directory(above)
+
+
 def try_writing(disk: Disk, directory: Path, made: list[Path]) -> None:
     """Try that files can be written in a directory; those that have to be made for it are added to `made`."""
     probe = directory / f"{TEMPORARY}probe-{os.getpid()}-{threading.get_ident()}"
@@ -145,8 +161,10 @@ def write_all(disk: Disk, temporary: Path, stages: Sequence[Sequence[tuple[Path,
 
     Each file is its path and its bytes in pieces. The files of a stage get their names, durably, only after those of
     the stages before; within one stage the order is open. `temporary` is a directory on the same file system for what
-    is not finished; it is made where it is missing, and so are the files' own.
+    is not finished; it is made where it is missing, and so are the files' own, whose names below the directory that it
+    is in are durable in the end.
     """
+    root = temporary.parent
     make_directories(disk, temporary)
     waiting: list[list[tuple[Path, Path]]] = []
     try:
@@ -166,6 +184,8 @@ def write_all(disk: Disk, temporary: Path, stages: Sequence[Sequence[tuple[Path,
                 renames.pop()
             for directory in touched:
                 disk.flush_directory(directory)
+        for above in {above for directory in made for above in directory.parents if above.is_relative_to(root)}:
+            disk.flush_directory(above)
     except BaseException:
         for source, _ in (rename for renames in waiting for rename in renames):
             with contextlib.suppress(OSError):
@@ -235,11 +255,16 @@ def append(disk: Disk, path: Path, end: int, pieces: Iterable[bytes]) -> int:
     return new_end
 
 
-def remove_leftovers(disk: Disk, directory: Path) -> int:
-    """Remove the temporary files in `directory` (not below) that a crash left; tell how many there were."""
+def remove_leftovers(disk: Disk, directory: Path, *, of: str = "", shared: bool = False) -> int:
+    """Remove the temporary files in `directory` (not below) that a crash left; tell how many there were.
+
+    In a directory that is `shared` those of `replace` stay for other files than the one named `of`.
+    """
     removed = 0
     for path in _listing(directory):
-        if path.name.startswith(TEMPORARY):
+        if not path.name.startswith(TEMPORARY):
+            continue
+        if not shared or path.suffix == "" or (of and path.name.startswith(TEMPORARY + of)):
             disk.remove(path)
             removed += 1
     return removed

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ews_sync.errors import CheckpointError
 from ews_sync.model import MailboxCheckpoint
+from ews_sync.sinks.disk_threads import DiskThreads
 from ews_sync.sinks.durable import Disk, replace
 from ews_sync.sinks.keyed_state import from_keyed_state, to_keyed_state
-from ews_sync.sinks.mailbox_directory import DiskThreads, mailbox_key
+from ews_sync.sinks.mailbox_directory import mailbox_key
 from ews_sync.sinks.new_email import json_bytes
 from ews_sync.sinks.paths import state_file
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ews_sync.model import Bucket, FolderCheckpoint, Mailbox
+    from ews_sync.sinks.disk_threads import Patience
+    from ews_sync.telemetry.health import Health
 
 STATE_VERSION = 1
 
@@ -32,20 +35,29 @@ class FileCheckpointStore:
     """Keeps checkpoints below `prefix`. A `CheckpointStore`; errors are `StorageError` and `CheckpointError` (`load`).
 
     Saves of one mailbox come one after the other in the order in which they were asked for; one that changes nothing
-    is not written. `threads` bounds how many files are written at a time.
+    is not written. `threads` bounds how many files are written at a time; `health` hears when the disk no longer
+    answers, and `patience` says when that is.
     """
 
     interval: float = 1.0
 
-    def __init__(self, prefix: Path, *, threads: int = 2, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        prefix: Path,
+        *,
+        threads: int = 2,
+        disk: Disk | None = None,
+        health: Health | None = None,
+        patience: Patience | None = None,
+    ) -> None:
         self._prefix = prefix
-        self._disk = disk or Disk()
-        self._threads = DiskThreads(prefix, threads)
+        self._threads = DiskThreads(prefix, threads, health=health, patience=patience)
+        self._disk = self._threads.watched(disk or Disk())
         self._saves: dict[tuple[Bucket, str], _Saves] = {}
 
     async def load(self, mailbox: Mailbox) -> MailboxCheckpoint:
         """Read what was saved last; empty when there is no file."""
-        data = await self._threads.run("reading the checkpoint", self._read, mailbox)
+        data = await self._threads.run(mailbox_key(mailbox), "reading the checkpoint", self._read, mailbox)
         return MailboxCheckpoint() if data is None else self._decode(mailbox, data)
 
     async def save(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> None:
@@ -55,7 +67,8 @@ class FileCheckpointStore:
         # Made here and not in the thread, so that what is saved is what was asked for, whatever becomes of the
         # mappings.
         data = _encode(mailbox, checkpoint)
-        await self._threads.run("saving the checkpoint", self._write, saves, saves.asked, self._path(mailbox), data)
+        doing, key = "saving the checkpoint", mailbox_key(mailbox)
+        await self._threads.run(key, doing, self._write, saves, saves.asked, self._path(mailbox), data)
 
     async def aclose(self) -> None:
         """Finish what is being written."""
@@ -66,7 +79,7 @@ class FileCheckpointStore:
 
     def _read(self, mailbox: Mailbox) -> bytes | None:
         try:
-            return self._path(mailbox).read_bytes()
+            return self._disk.read(self._path(mailbox))
         except FileNotFoundError:
             return None
 

@@ -21,6 +21,7 @@ import structlog
 
 from ews_sync.errors import CheckpointError
 from ews_sync.model import Recall, Receipt, StartFrom
+from ews_sync.sinks.disk_threads import DiskThreads
 from ews_sync.sinks.durable import append
 from ews_sync.sinks.mailbox_directory import MailboxDirectories, mailbox_key
 from ews_sync.sinks.new_email_json import email_pieces
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ews_sync.model import Bucket, DeadLetter, Email, Folder, ItemRef, Mailbox
+    from ews_sync.sinks.disk_threads import Patience
     from ews_sync.sinks.durable import Disk
     from ews_sync.sinks.mailbox_directory import MailboxDirectory
+    from ews_sync.telemetry.health import Health
 
 FULL_FILE = 64 * 1024 * 1024
 """Bytes at which a file is closed. One batch is never spread over two files."""
@@ -56,14 +59,15 @@ class JsonlSink:
     """Appends mail to line files below `prefix`. A `Sink`; each mailbox's batches come one after the other.
 
     `threads` bounds how many batches are written at a time, over all mailboxes; `full_file` is the size in bytes at
-    which a file is closed. Errors are `StorageError` and, from `open`, `AlreadyRunningError` and `CheckpointError` (a
-    position that does not fit the files). Using a mailbox that was not opened is a `RuntimeError`.
+    which a file is closed; `health` hears when the disk no longer answers, and `patience` says when that is.
+    Errors are `StorageError` and, from `open`, `AlreadyRunningError` and `CheckpointError` (a position that does not
+    fit the files). Using a mailbox that was not opened is a `RuntimeError`.
     """
 
     ordered: bool = True
     recall: Recall = Recall.NOTHING
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only: its place, and what tests hold in their hands
         self,
         prefix: Path,
         *,
@@ -71,8 +75,11 @@ class JsonlSink:
         full_file: int = FULL_FILE,
         disk: Disk | None = None,
         now: Callable[[], datetime] | None = None,
+        health: Health | None = None,
+        patience: Patience | None = None,
     ) -> None:
-        self._mailboxes = MailboxDirectories(prefix, threads=threads, disk=disk, now=now)
+        disk_threads = DiskThreads(prefix, threads, health=health, patience=patience)
+        self._mailboxes = MailboxDirectories(prefix, disk_threads, disk=disk, now=now)
         self._full_file = full_file
         self._streams: dict[tuple[Bucket, str], _Stream] = {}
 
@@ -89,7 +96,7 @@ class JsonlSink:
         )
         keep = mailbox.start_from is StartFrom.CONFIG
         opening = f"opening mailbox {mailbox.address}"
-        stream.confirmed = await self._mailboxes.threads.run(opening, stream.go_back, position, keep=keep)
+        stream.confirmed = await self._mailboxes.run(mailbox, opening, stream.go_back, position, keep=keep)
 
     async def put(self, batch: Sequence[Email]) -> Receipt:
         """Append emails of one mailbox and wait until they are on the disk. `Receipt.position` is behind the last."""
@@ -97,7 +104,7 @@ class JsonlSink:
             return Receipt()
         self._mailboxes.opened(batch[0].mailbox)
         stream = self._streams[mailbox_key(batch[0].mailbox)]
-        end = await self._mailboxes.threads.run("storing mail", stream.append, batch)
+        end = await self._mailboxes.run(batch[0].mailbox, "storing mail", stream.append, batch)
         # Only here, and not in the thread: what a cancelled or failed put has written is behind the confirmed
         # position, and the next put cuts it off.
         stream.confirmed = end
@@ -138,7 +145,10 @@ class _Stream:
             at = self.confirmed
             if at.size >= self._full_file or (at.size and not self._file(at.file).exists()):
                 at = _Position(at.file + 1)
-            return _Position(at.file, append(self._disk, self._file(at.file), at.size, _lines(batch)))
+            end = append(self._disk, self._file(at.file), at.size, _lines(batch))
+            # A volume that went away in the middle has taken it along.
+            self._directory.verify()
+            return _Position(at.file, end)
 
     def go_back(self, position: str | None, *, keep: bool) -> _Position:
         """Cut the files back to `position`, and give where writing goes on. `CheckpointError` when it does not fit."""

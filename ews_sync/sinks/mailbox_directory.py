@@ -1,4 +1,4 @@
-"""What both formats of local files share: threads, the directory of a mailbox, its lock, its dead letters.
+"""What both formats of local files share: the directory of a mailbox, its lock, its dead letters.
 
 A mailbox's directory belongs to one process at a time, by `flock` on `P/state/<owner>/<bucket>/<mailbox>.lock`. The
 lock file is also how a vanished volume is noticed: what is mounted away takes the lock file along, and an empty mount
@@ -7,27 +7,33 @@ point must not be filled with mail that nobody will find again.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import fcntl
 import os
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ews_sync.errors import AlreadyRunningError, StorageError
 from ews_sync.sinks.dead_letters import DeadLetterFile
-from ews_sync.sinks.durable import FILE_MODE, Disk, make_directories, remove_leftovers, try_writing, unmake
+from ews_sync.sinks.durable import (
+    FILE_MODE,
+    Disk,
+    flush_names,
+    make_directories,
+    remove_leftovers,
+    try_writing,
+    unmake,
+)
 from ews_sync.sinks.paths import data_directory, state_file
-from ews_sync.sinks.storage_errors import storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from ews_sync.model import Bucket, DeadLetter, Mailbox
+    from ews_sync.sinks.disk_threads import DiskThreads
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -36,26 +42,6 @@ _T = TypeVar("_T")
 def utc_now() -> datetime:
     """Give the wall clock's time."""
     return datetime.now(UTC)
-
-
-class DiskThreads:
-    """A bounded number of threads for what blocks on a disk, and the place where `OSError` becomes `StorageError`."""
-
-    def __init__(self, prefix: Path, threads: int) -> None:
-        self._prefix = prefix
-        self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="disk")
-
-    async def run(self, doing: str, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run `function` in a thread. `doing` says in an error what failed. If cancelled, the thread still finishes."""
-        call = partial(function, *args, **kwargs)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, call)
-        except OSError as error:
-            raise storage_error(error, doing, self._prefix) from error
-
-    async def aclose(self) -> None:
-        """Wait for what is running and end the threads."""
-        await asyncio.to_thread(self._executor.shutdown)
 
 
 class MailboxDirectory:
@@ -69,7 +55,9 @@ class MailboxDirectory:
         self._prefix = prefix
         self._disk = disk
         self._lock_path = state_file(prefix, mailbox, ".lock")
+        self._state_name = state_file(prefix, mailbox, ".json").name
         self._guard = threading.Lock()
+        self._ready = False
         self._descriptor: int | None = None
 
     @property
@@ -83,8 +71,13 @@ class MailboxDirectory:
             if self._descriptor is None:
                 make_directories(self._disk, self._lock_path.parent)
                 self._descriptor = self._locked(os.O_CREAT)
+            if not self._ready:
                 make_directories(self._disk, self.temporary)
+                for directory in (self._lock_path.parent, self.path):
+                    flush_names(self._disk, directory, self._prefix)
                 remove_leftovers(self._disk, self.temporary)
+                remove_leftovers(self._disk, self._lock_path.parent, of=self._state_name, shared=True)
+                self._ready = True
         self.verify()
 
     def verify(self) -> None:
@@ -121,7 +114,9 @@ class MailboxDirectory:
         """Give the lock back. The file stays: removing it would let two processes lock two files of one name."""
         with self._guard:
             if self._descriptor is not None:
-                os.close(self._descriptor)
+                # Whatever a network file system says of it, the descriptor is gone.
+                with contextlib.suppress(OSError):
+                    os.close(self._descriptor)
                 self._descriptor = None
 
     def _locked(self, create: int) -> int:
@@ -146,6 +141,11 @@ class MailboxDirectory:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            if _is_own(descriptor):
+                raise StorageError(
+                    f"a call to the disk for mailbox {self._address} has outlived what it was made for",
+                    hint=f"this goes on once it comes back: see whether the volume of {self._prefix} answers",
+                ) from error
             # In containers every process is number 1: the host's name tells them apart.
             pid, _, host = os.pread(descriptor, 300, 0).decode(errors="replace").strip().partition(" ")
             holder = f"process {pid or 'unknown'}" + (f" on {host}" if host else "")
@@ -158,9 +158,11 @@ class MailboxDirectory:
 class MailboxDirectories:
     """The mailboxes that a sink has open, each by its bucket and address."""
 
-    def __init__(self, prefix: Path, *, threads: int, disk: Disk | None, now: Callable[[], datetime] | None) -> None:
-        self.disk = disk or Disk()
-        self.threads = DiskThreads(prefix, threads)
+    def __init__(
+        self, prefix: Path, threads: DiskThreads, *, disk: Disk | None, now: Callable[[], datetime] | None
+    ) -> None:
+        self.disk = threads.watched(disk or Disk())
+        self._threads = threads
         self._prefix = prefix
         self._now = now or utc_now
         self._directories: dict[tuple[Bucket, str], MailboxDirectory] = {}
@@ -170,8 +172,14 @@ class MailboxDirectories:
         directory = self._directories.setdefault(
             mailbox_key(mailbox), MailboxDirectory(self._prefix, mailbox, self.disk, self._now)
         )
-        await self.threads.run(f"opening mailbox {mailbox.address}", directory.open)
+        await self.run(mailbox, f"opening mailbox {mailbox.address}", directory.open)
         return directory
+
+    async def run(
+        self, mailbox: Mailbox, doing: str, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Run `function`, which is about the mailbox's files, in a thread; see `DiskThreads.run`."""
+        return await self._threads.run(mailbox_key(mailbox), doing, function, *args, **kwargs)
 
     def opened(self, mailbox: Mailbox) -> MailboxDirectory:
         """Give the directory of an open mailbox; `RuntimeError` for any other, which is a programming error."""
@@ -182,22 +190,21 @@ class MailboxDirectories:
 
     async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
         """Record letters, each in its own mailbox's file."""
-        by_directory: dict[MailboxDirectory, list[DeadLetter]] = {}
-        for letter in letters:
-            by_directory.setdefault(self.opened(letter.mailbox), []).append(letter)
-        for directory, own in by_directory.items():
-            await self.threads.run("recording dead letters", _record, directory, own)
+        for own in by_mailbox(letters):
+            directory = self.opened(own[0].mailbox)
+            await self.run(own[0].mailbox, "recording dead letters", _record, directory, own)
 
     async def check(self, mailbox: Mailbox) -> None:
         """Try that files can be written for the mailbox, which need not be open."""
         directory = MailboxDirectory(self._prefix, mailbox, self.disk, self._now)
-        await self.threads.run(f"writing below {self._prefix}", directory.check)
+        await self.run(mailbox, f"writing below {self._prefix}", directory.check)
 
     async def aclose(self) -> None:
-        """Let what is running finish, then give the locks back."""
-        await self.threads.aclose()
-        for directory in self._directories.values():
-            directory.close()
+        """Let what is running come to its end, and give the locks back.
+
+        That of a mailbox on whose files a thread is stuck stays until the thread comes back, or the process ends.
+        """
+        await self._threads.aclose({key: directory.close for key, directory in self._directories.items()})
 
 
 def mailbox_key(mailbox: Mailbox) -> tuple[Bucket, str]:
@@ -205,6 +212,26 @@ def mailbox_key(mailbox: Mailbox) -> tuple[Bucket, str]:
     return mailbox.bucket, mailbox.address
 
 
+def by_mailbox(letters: Sequence[DeadLetter]) -> list[list[DeadLetter]]:
+    """Put the letters of each mailbox together."""
+    found: dict[tuple[Bucket, str], list[DeadLetter]] = {}
+    for letter in letters:
+        found.setdefault(mailbox_key(letter.mailbox), []).append(letter)
+    return list(found.values())
+
+
 def _record(directory: MailboxDirectory, letters: Sequence[DeadLetter]) -> None:
     directory.verify()
     directory.dead_letters.record(letters)
+    directory.verify()
+
+
+def _is_own(descriptor: int) -> bool:
+    """Tell whether this very process has the file open a second time; False where the system does not say."""
+    wanted = os.fstat(descriptor)
+    with contextlib.suppress(OSError):
+        for path in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if int(path.name) != descriptor and os.path.samestat(os.fstat(int(path.name)), wanted):
+                    return True
+    return False

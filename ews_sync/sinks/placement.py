@@ -17,6 +17,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ews_sync.sinks.durable import flush_names
 from ews_sync.sinks.new_email import utc_text, utc_time
 from ews_sync.sinks.paths import email_stem
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ews_sync.model import Email, ItemRef
+    from ews_sync.sinks.durable import Disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,9 @@ class _Claim:
 class Placement:
     """Gives one mailbox's emails their places. Methods block, raise `OSError`, and may be called from any thread."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, disk: Disk) -> None:
         self._directory = directory
+        self._disk = disk
         self._lock = threading.Lock()
         # Places of emails that are being written now, by other threads too: they are taken, though no file shows it
         # yet.
@@ -110,18 +113,23 @@ class Placement:
 
     def holds(self, folder: tuple[str, ...], refs: Sequence[ItemRef]) -> list[bool]:
         """Tell for each item whether it is stored with this folder; False where the item does not say enough."""
-        return [self._holds(folder, ref) for ref in refs]
+        places = [self._held(folder, ref) for ref in refs]
+        # What a process that was killed, or a flush that failed, has left can be there for all to see and yet not be
+        # on the disk.
+        for directory in {place.stem.parent for place in places if place is not None}:
+            flush_names(self._disk, directory, self._directory)
+        return [place is not None for place in places]
 
-    def _holds(self, folder: tuple[str, ...], ref: ItemRef) -> bool:
+    def _held(self, folder: tuple[str, ...], ref: ItemRef) -> Place | None:
         timestamp = ref.sent or ref.received
         if ref.email_id is None or timestamp is None:
-            return False
+            return None
         occasion = _Occasion(timestamp, ref.received)
         for place in self._candidates(ref.email_id, occasion):
-            stored = _read(place.json)
+            stored = _read(self._disk, place.json)
             if stored is not None and stored.occasion is not None and stored.occasion.is_same(occasion):
-                return stored.folder == folder and place.eml.is_file()
-        return False
+                return place if stored.folder == folder and place.eml.is_file() else None
+        return None
 
     def _place(self, email_id: str, occasion: _Occasion) -> Place:
         place = None
@@ -130,7 +138,7 @@ class Placement:
             if claim is not None:
                 taken = claim.occasion
             else:
-                stored = _read(place.json)
+                stored = _read(self._disk, place.json)
                 if stored is None:
                     return place
                 if stored.occasion is None:
@@ -149,10 +157,10 @@ class Placement:
             yield Place(email_stem(self._directory, name, occasion.timestamp), name)
 
 
-def _read(path: Path) -> _Stored | None:
+def _read(disk: Disk, path: Path) -> _Stored | None:
     """Give what a stored `.json` says, None when there is none."""
     try:
-        data = path.read_bytes()
+        data = disk.read(path)
     except FileNotFoundError:
         return None
     try:

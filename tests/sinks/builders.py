@@ -78,6 +78,10 @@ class FaultyDisk(Disk):
         self._step("append")
         return super().append(path)
 
+    def read(self, path: Path) -> bytes:
+        self._step("read")
+        return super().read(path)
+
     def write(self, descriptor: int, data: bytes) -> None:
         try:
             self._step("write")

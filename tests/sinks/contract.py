@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from ews_sync.errors import AlreadyRunningError
+from ews_sync.errors import SinkError
 from ews_sync.model import Bucket, Folder, ItemRef, Mailbox, Recall
 from tests.sinks.builders import MAILBOX, OTHER, RECEIVED, SENT, a_letter, an_email
 
@@ -147,7 +147,7 @@ class SinkContract:
         first, second = harness.sink(), harness.sink()
         await first.open(MAILBOX, None)
         await first.open(MAILBOX, None)
-        with pytest.raises(AlreadyRunningError, match="abc@example"):
+        with pytest.raises(SinkError, match="abc@example"):
             await second.open(MAILBOX, None)
         await second.open(OTHER, None)
         await first.aclose()

@@ -76,7 +76,7 @@ def test_everything_is_flushed_before_it_gets_its_name_and_its_directory_after(t
     assert disk.log[:first].count("flush") == 200
     assert "flush" not in disk.log[first:]
     renames = [step for step in disk.log[first:] if step in ("rename", "flush directory")]
-    assert renames == (["rename"] * 100 + ["flush directory"]) * 2
+    assert renames == (["rename"] * 100 + ["flush directory"]) * 2 + ["flush directory"]
 
 
 def test_directories_are_flushed_from_the_first_that_was_missing(tmp_path: Path) -> None:

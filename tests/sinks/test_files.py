@@ -190,6 +190,61 @@ async def test_what_the_disk_says_becomes_one_line_and_it_goes_on_when_it_heals(
     assert len(jsons(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("suffix", [".eml", ".json"])
+async def test_a_directory_in_the_place_of_a_file_is_named_and_passes_when_it_is_moved_away(
+    tmp_path: Path, suffix: str
+) -> None:
+    await put(tmp_path, [an_email()])
+    path = next(iter(jsons(tmp_path).values()))
+    for kind in (".eml", ".json"):
+        path.with_suffix(kind).unlink()
+    wrong = path.with_suffix(suffix)
+    wrong.mkdir()
+    sink = FileSink(tmp_path)
+    await sink.open(MAILBOX, None)
+    with pytest.raises(StorageError, match="a directory is where a file has to be") as caught:
+        await sink.put([an_email()])
+    assert caught.value.hint == f"move away what is at {wrong}"
+    wrong.rmdir()
+    await sink.put([an_email()])
+    await sink.aclose()
+    assert len(jsons(tmp_path)) == 1
+
+
+async def test_a_file_in_the_place_of_a_directory_is_named(tmp_path: Path) -> None:
+    year = directory(tmp_path) / "2020"
+    sink = FileSink(tmp_path)
+    await sink.open(MAILBOX, None)
+    year.write_bytes(b"")
+    with pytest.raises(StorageError, match="a file is where a directory has to be") as caught:
+        await sink.put([an_email()])
+    assert str(year) in caught.value.hint
+    year.unlink()
+    await sink.put([an_email()])
+    await sink.aclose()
+
+
+async def test_a_volume_that_goes_away_while_mail_is_written_confirms_nothing(tmp_path: Path) -> None:
+    prefix = tmp_path / "mounted"
+    prefix.mkdir()
+
+    class Vanishing(Disk):
+        gone = False
+
+        def flush_directory(self, path: Path) -> None:
+            super().flush_directory(path)
+            if path.name == "01" and not self.gone and next(path.glob("*.json"), None):
+                self.gone = True
+                prefix.rename(tmp_path / "away")
+                (directory(prefix) / "2020" / "01").mkdir(parents=True)
+
+    sink = FileSink(prefix, disk=Vanishing())
+    await sink.open(MAILBOX, None)
+    with pytest.raises(StorageError, match="lock file of mailbox"):
+        await sink.put([an_email()])
+    await sink.aclose()
+
+
 async def test_a_path_that_is_too_long_asks_for_an_operator(tmp_path: Path) -> None:
     sink = FileSink(tmp_path, disk=FaultyDisk(0, errno.ENAMETOOLONG, only="make directory"))
     with pytest.raises(StorageError, match="a path is too long") as caught:

@@ -11,6 +11,7 @@ import pytest
 from ews_sync.errors import AlreadyRunningError, StorageError
 from ews_sync.sinks.files import FileSink
 from ews_sync.sinks.paths import data_directory, state_file
+from ews_sync.sinks.platform.dead_letters import DeadLetterDirectory
 from tests.sinks.builders import FULL, MAILBOX, OTHER, FaultyDisk, PowerCutError, a_letter, an_email
 
 if TYPE_CHECKING:
@@ -110,11 +111,11 @@ async def test_a_volume_that_comes_back_is_locked_again_unless_another_process_h
     lock.unlink()
     lock.write_bytes(b"")
     await sink.put([an_email()])
-    with pytest.raises(AlreadyRunningError):
+    with pytest.raises(StorageError, match="outlived"):
         await other.open(MAILBOX, None)
     lock.unlink()
     await other.open(MAILBOX, None)
-    with pytest.raises(AlreadyRunningError):
+    with pytest.raises(StorageError, match="outlived"):
         await sink.put([an_email()])
     await sink.aclose()
     await other.aclose()
@@ -129,6 +130,45 @@ async def test_what_a_crash_left_is_removed_when_the_mailbox_is_opened(tmp_path:
     await sink.open(MAILBOX, None)
     await sink.aclose()
     assert [path.name for path in temporary.iterdir()] == ["other"]
+
+
+async def test_in_shared_directories_only_what_is_nobody_elses_is_removed(tmp_path: Path) -> None:
+    state = state_file(tmp_path, MAILBOX, ".json")
+    state.parent.mkdir(parents=True)
+    ours = [f".tmp-{state.name}", f".tmp-{state.name}.bak", ".tmp-0123456789abcdef", ".tmp-probe-1-2"]
+    others = [f".tmp-{OTHER.address}.json", f"{OTHER.address}.json", "notes"]
+    for name in (*ours, *others):
+        (state.parent / name).write_bytes(b"half")
+    sink = FileSink(tmp_path)
+    await sink.open(MAILBOX, None)
+    await sink.aclose()
+    assert {path.name for path in state.parent.iterdir()} == {*others, f"{MAILBOX.address}.lock"}
+
+
+async def test_beside_the_platform_leftovers_go_before_the_first_letter(tmp_path: Path) -> None:
+    leftover = tmp_path / ".tmp-probe-1-2"
+    leftover.write_bytes(b"half")
+    directory = DeadLetterDirectory(tmp_path)
+    await directory.record([a_letter()])
+    await directory.aclose()
+    assert not leftover.exists()
+
+
+async def test_an_open_that_failed_halfway_is_done_again_as_a_whole(tmp_path: Path) -> None:
+    temporary = data_directory(tmp_path, MAILBOX) / ".tmp"
+    temporary.mkdir(parents=True)
+    (temporary / ".tmp-1").write_bytes(b"half")
+    disk = FaultyDisk(0, FULL, only="flush directory", once=True)
+    sink = FileSink(tmp_path, disk=disk)
+    with pytest.raises(StorageError):
+        await sink.open(MAILBOX, None)
+    disk.operations, disk.fails_at, disk.only = 0, 0, "remove"
+    with pytest.raises(StorageError):
+        await sink.open(MAILBOX, None)
+    disk.fails_at = -1
+    await sink.open(MAILBOX, None)
+    await sink.aclose()
+    assert list(temporary.iterdir()) == []
 
 
 # --- Disk full, as the kernel says it --------------------------------------------------------------------------------
