@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Tests run in parallel on as many processors as there are.
 PYTEST_FLAGS ?= -n auto -q
 
-.PHONY: run test bench lint types check lock clean help
+.PHONY: run test simulate soak memory fuzz bench docs lint types check lock clean help
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,8 +24,24 @@ run: $(STAMP) ## Run the appliance against a simulated Exchange, until Ctrl-C; m
 test: $(STAMP) ## Run all tests
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
+simulate: $(STAMP) ## Run the engine under simulated faults and crashes: make simulate SEEDS=10000
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --jobs 2
+
+soak: $(STAMP) ## Run the appliance against a faulty Exchange for an hour, or make soak MINUTES=5
+	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60)
+
+fuzz: $(STAMP) ## Look for input that the reader of answers does not take: make fuzz SECONDS=600
+	$(BIN)/python -m tests.fuzz.soap --seconds $(or $(SECONDS),60)
+
+memory: $(STAMP) ## Measure the peak memory with large, many and odd messages; fails above 128 MiB
+	$(BIN)/python -m benchmarks.memory
+
 bench: $(STAMP) ## Measure, which takes some minutes; figures compare within one run only
 	$(BIN)/python -m benchmarks.platform
+
+docs: $(STAMP) ## Build the handbook into ./site
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(STAMP) ## Check style
 	$(BIN)/ruff check .
