@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Tests run in parallel on as many processors as there are.
 PYTEST_FLAGS ?= -n auto -q
 
-.PHONY: run test simulate soak memory fuzz bench docs lint types check lock clean help
+.PHONY: run test simulate soak memory fuzz bench docs package image lint types check lock clean help
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,12 @@ docs: $(STAMP) ## Build the handbook into ./site
 	$(BIN)/pip install --quiet --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+package: $(STAMP) ## Build what is released, and test it away from the sources
+	.ci/package
+
+image: $(STAMP) ## Build the image and try it, where that can be done
+	.ci/image
+
 lint: $(STAMP) ## Check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,9 +58,11 @@ types: $(STAMP) ## Check types
 
 check: test lint types ## All of the above
 
-lock: $(STAMP) ## Renew requirements.lock, which the image installs from
+lock: $(STAMP) ## Renew the locks that the image installs from
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--output-file requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+		--allow-unsafe --build-deps-for=wheel --only-build-deps --output-file requirements-build.lock pyproject.toml
 
 clean: ## Remove what the other targets made, but for the demo's mail
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ews_sync
 from ews_sync.assembly import CLEAR_TEXT, NO_VERIFICATION
 from ews_sync.sinks.platform.states import CURSOR_REFUSED, NO_CURSOR
 from tests.docs.pages import DOCS, ROOT, in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-SOURCE = ROOT / "ews_sync"
+SOURCE = Path(ews_sync.__file__).parent
 PAGE = in_one_line((DOCS / "operations.md").read_text(encoding="utf-8"))
 LEVELS = {"warning", "error", "exception", "critical"}
 
