@@ -22,7 +22,7 @@ from ews_sync.sources.ews.records import Node, change_record, folder_record, ite
 from ews_sync.sources.ews.wire import XmlMender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     # Exists only in the stubs.
     _TargetBase = etree.ParserTarget[None]
@@ -88,6 +88,7 @@ class AnswerReader:
         )
         self._received = 0
         self._silence = 0
+        self._messages: tuple[ResponseMessage, ...] = ()
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the response's body."""
@@ -113,11 +114,15 @@ class AnswerReader:
             raise error_for(code, text, doing=self._doing, backoff=backoff)
         if not target.saw_body:
             raise ProtocolError(f"{self._doing}: the server's answer has no SOAP body")
-        return Answer(tuple(target.messages), target.server_version)
+        # The parser and its target hold each other: what stays with them is there until the collector comes by.
+        self._messages = tuple(target.messages)
+        target.messages.clear()
+        return Answer(self._messages, target.server_version)
 
     def discard(self) -> None:
         """Give back what was read of an answer that is not wanted any more."""
         self._target.discard()
+        _close_messages(self._messages)
 
     def _parse(self, data: bytes) -> None:
         if not data:
@@ -146,6 +151,13 @@ class _RefusedError(Exception):
 
 def _place(error: etree.XMLSyntaxError) -> str:
     return f"line {error.lineno}, column {error.offset}"
+
+
+def _close_messages(messages: Iterable[ResponseMessage]) -> None:
+    for message in messages:
+        for item in message.items:
+            if item.mime is not None:
+                item.mime.close()
 
 
 class _Target(_TargetBase):
@@ -223,10 +235,7 @@ class _Target(_TargetBase):
 
     def discard(self) -> None:
         self._drop_mime()
-        for message in self.messages + ([self._message] if self._message else []):
-            for item in message.items:
-                if item.mime is not None:
-                    item.mime.close()
+        _close_messages(self.messages + ([self._message] if self._message else []))
 
     # --- What it takes -----------------------------------------------------------------------------------------------
 
