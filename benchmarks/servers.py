@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from benchmarks.messages import PLAIN, message
 from ews_sync.simulator.access import Account
 from ews_sync.simulator.faults import Latency
+from ews_sync.simulator.item import FROM_MIME
 from ews_sync.simulator.platform.access import Token
+from ews_sync.simulator.platform.calls import Operation
+from ews_sync.simulator.platform.faults import api_error
 from ews_sync.simulator.platform.server import PlatformServer
 from ews_sync.simulator.platform.store import PlatformStore
 from ews_sync.simulator.server import ExchangeServer
@@ -28,17 +32,23 @@ if TYPE_CHECKING:
 USER, PASSWORD, TOKEN = "svc@bench.example", "swordfish", "open-sesame"
 OWNER, BUCKET = "bench", "mail"
 _FIRST = datetime(2026, 1, 5, 8, tzinfo=UTC)
-_LINE = b"The quick brown fox jumps over the lazy dog, and the mail goes on and on; 0123456789.\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The mail: so many mailboxes with so many messages of so many bytes each, and the platform's latency (s)."""
+    """The mail: so many mailboxes with so many messages of so many bytes each, and the platform's latency (s).
+
+    `kinds` are taken in turn (see `messages`). `claimed` is what the server says that each message takes, None for
+    what it does take. Of `busy` uploads the platform takes one.
+    """
 
     mailboxes: int
     messages: int
     size: int
     platform_latency: float = 0.0
+    kinds: tuple[str, ...] = (PLAIN,)
+    claimed: int | None = None
+    failures: int = 0
 
     @property
     def emails(self) -> int:
@@ -48,6 +58,10 @@ class Load:
     def addresses(self) -> list[str]:
         """Give the mailboxes' addresses."""
         return [f"box-{number}@bench.example" for number in range(self.mailboxes)]
+
+    def message(self, address: str, number: int) -> bytes:
+        """Give a mailbox's message `number`."""
+        return message(self.kinds[number % len(self.kinds)], address, number, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +96,9 @@ async def _run(load: Load, directory: Path, pipe: Connection) -> None:
     for address in load.addresses():
         inbox = exchange.create_mailbox(address).folder("Inbox")
         for number in range(load.messages):
-            inbox.deliver(_message(address, number, load.size), received=_FIRST + timedelta(minutes=number))
+            claimed = FROM_MIME if load.claimed is None else load.claimed
+            received = _FIRST + timedelta(minutes=number)
+            inbox.deliver(load.message(address, number), received=received, size=claimed)
     account = Account(USER, PASSWORD, may_impersonate=True)
     with PlatformStore(directory / "platform.sqlite") as store:
         store.create_bucket(OWNER, BUCKET)
@@ -92,14 +108,7 @@ async def _run(load: Load, directory: Path, pipe: Connection) -> None:
         ):
             if load.platform_latency:
                 platform.faults.add(Latency(load.platform_latency))
+            if load.failures:
+                platform.faults.add(api_error(503), operation=Operation.PUT_EMAILS, times=load.failures)
             pipe.send(Addresses(server.url, platform.url))
             await asyncio.to_thread(pipe.recv)
-
-
-def _message(address: str, number: int, size: int) -> bytes:
-    head = (
-        f"From: sender@bench.example\r\nTo: {address}\r\nSubject: message {number}\r\n"
-        f"Message-ID: <{number}.{address}>\r\nDate: Mon, 5 Jan 2026 08:00:00 +0000\r\n"
-        "Content-Type: text/plain; charset=utf-8\r\n\r\n"
-    ).encode()
-    return head + _LINE * max(1, (size - len(head)) // len(_LINE))

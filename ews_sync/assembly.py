@@ -20,7 +20,7 @@ from ews_sync.sinks.platform.states import PlatformCheckpointStore
 from ews_sync.sources.auth.login import log_in
 from ews_sync.sources.ews.client import ANSWER_WITHIN, Client, RetryPolicy
 from ews_sync.sources.ews.source import EwsSource
-from ews_sync.sources.ews.spool import SpoolWriter
+from ews_sync.sources.ews.spool import Room, SpoolWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +79,7 @@ def open_source(settings: Settings, clock: Clock, status: Status | None = None, 
 
     login = log_in(exchange, token_taken)
     directory = settings.local_files_prefix
+    room = Room()
     return EwsSource(
         Client(
             exchange.endpoint,
@@ -91,7 +92,7 @@ def open_source(settings: Settings, clock: Clock, status: Status | None = None, 
         clock,
         impersonate=exchange.access_type is AccessType.IMPERSONATION,
         account=login.account,
-        new_writer=lambda: SpoolWriter(directory),
+        new_writer=lambda: SpoolWriter(directory, room=room),
     )
 
 

@@ -18,12 +18,14 @@ from ews_sync.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from ews_sync.engine.budget import ByteBudget
+    from ews_sync.engine.budget import ByteBudget, Reservation
     from ews_sync.engine.ledger import Step
     from ews_sync.engine.progress import Effect
     from ews_sync.model import Clock, Fetched, Folder, ItemRef
 
 _UNKNOWN_SIZE = 64 * 1024
+_LEAST = 16 * 1024
+"""What a message takes at least, whatever the server says: what is known of it, and perhaps a temporary file."""
 _IN_MEMORY = 2 * 1024 * 1024
 """What a message takes at most of memory: larger ones go through a temporary file."""
 _BATCH_BYTES = 4 * 1024 * 1024
@@ -33,9 +35,10 @@ def reserved_bytes(refs: Sequence[ItemRef]) -> int:
     """Give the memory that fetching the items may take.
 
     `ItemRef.size` is what the item takes in the server's store, where attachments are not in base64: its MIME is
-    larger, by up to a third for the encoding and some more for its headers and line ends.
+    larger, by up to a third for the encoding and some more for its headers and line ends. Where it is far from the
+    truth, the source keeps what it fetches in temporary files.
     """
-    return sum(min((ref.size or _UNKNOWN_SIZE) * 3 // 2, _IN_MEMORY) for ref in refs)
+    return sum(min(_estimate(ref) * 3 // 2, _IN_MEMORY) for ref in refs)
 
 
 def batches(refs: Sequence[ItemRef], count: int) -> Iterator[tuple[ItemRef, ...]]:
@@ -43,7 +46,7 @@ def batches(refs: Sequence[ItemRef], count: int) -> Iterator[tuple[ItemRef, ...]
     batch: list[ItemRef] = []
     size = 0
     for ref in refs:
-        estimate = ref.size or _UNKNOWN_SIZE
+        estimate = _estimate(ref)
         if batch and (len(batch) >= count or size + estimate > _BATCH_BYTES):
             yield tuple(batch)
             batch, size = [], 0
@@ -51,6 +54,10 @@ def batches(refs: Sequence[ItemRef], count: int) -> Iterator[tuple[ItemRef, ...]
         size += estimate
     if batch:
         yield tuple(batch)
+
+
+def _estimate(ref: ItemRef) -> int:
+    return max(ref.size, _LEAST) if ref.size else _UNKNOWN_SIZE
 
 
 def close_all(fetched: Sequence[Fetched]) -> None:
@@ -76,7 +83,7 @@ class FetchOrder:
 @dataclass(frozen=True, slots=True)
 class _Running:
     order: FetchOrder
-    reserved: int
+    reserved: Reservation
     task: asyncio.Task[Sequence[Fetched] | SourceError]
 
 
@@ -88,9 +95,11 @@ class Fetch(Protocol):
 
 
 class HandOn(Protocol):
-    """Takes fetched items, or why there are none; from then on the `reserved` bytes are its to give back."""
+    """Takes fetched items, or why there are none; from then on what is `reserved` is its to give back."""
 
-    async def __call__(self, order: FetchOrder, fetched: Sequence[Fetched] | SourceError, reserved: int) -> None:
+    async def __call__(
+        self, order: FetchOrder, fetched: Sequence[Fetched] | SourceError, reserved: Reservation
+    ) -> None:
         """Hand them on to be stored."""
 
 
@@ -118,14 +127,15 @@ class FetchWindow:
         while len(self._running) >= self._at_once:
             await self._take_first()
         await self._keep_pace(len(order.refs))
-        size = self._budget.clamp(reserved_bytes(order.refs))
-        if not self._budget.try_reserve(size):
+        size = reserved_bytes(order.refs)
+        reserved = self._budget.try_reserve(size, self)
+        if reserved is None:
             # What this mailbox holds must go on its way before it waits, or mailboxes could wait for each other for
             # ever.
             await self.flush()
-            await self._budget.reserve(size)
+            reserved = await self._budget.reserve(size, self)
         task = asyncio.create_task(self._run(order), name=f"fetch {len(order.refs)}")
-        self._running.append(_Running(order, size, task))
+        self._running.append(_Running(order, reserved, task))
 
     async def flush(self) -> None:
         """Hand on everything that is being fetched."""
@@ -134,16 +144,17 @@ class FetchWindow:
 
     async def cancel(self) -> None:
         """Stop fetching, and give everything back that was not handed on."""
-        running = list(self._running)
-        self._running.clear()
-        for entry in running:
+        for entry in self._running:
             entry.task.cancel()
-        for entry, outcome in zip(
-            running, await asyncio.gather(*(entry.task for entry in running), return_exceptions=True), strict=True
-        ):
+        while self._running:
+            entry = self._running[0]
+            # Cancelled here, it is still there for the next `cancel` to find.
+            await asyncio.wait({entry.task})
+            self._running.popleft()
             self._budget.release(entry.reserved)
-            if not isinstance(outcome, BaseException):
-                close_all(outcome)
+            failed = entry.task.cancelled() or entry.task.exception() is not None
+            if not failed and not isinstance(fetched := entry.task.result(), SourceError):
+                close_all(fetched)
 
     async def _run(self, order: FetchOrder) -> Sequence[Fetched] | SourceError:
         try:

@@ -22,7 +22,7 @@ from ews_sync.errors import Asks, EwsSyncError, Scope, SinkError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ews_sync.engine.budget import ByteBudget
+    from ews_sync.engine.budget import ByteBudget, Reservation
     from ews_sync.engine.ledger import Step
     from ews_sync.engine.outages import Outage
     from ews_sync.engine.watchdog import Watchdog
@@ -89,13 +89,13 @@ class Lane:
 class Batch:
     """Emails of one mailbox that are stored together, as part of one step.
 
-    `reserved` are the bytes that they hold in the budget, `left` those of them that are not stored yet.
+    `reserved` is what they hold in the budget, `left` those of them that are not stored yet.
     """
 
     lane: Lane
     step: Step
     emails: tuple[Email, ...]
-    reserved: int
+    reserved: Reservation
     left: tuple[Email, ...] = field(init=False)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     behind: list[asyncio.Event] = field(default_factory=list)

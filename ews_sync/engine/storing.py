@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import timedelta
 
-    from ews_sync.engine.budget import ByteBudget
+    from ews_sync.engine.budget import ByteBudget, Reservation
     from ews_sync.engine.checkpoints import CheckpointKeeper
     from ews_sync.engine.ledger import Step
     from ews_sync.engine.outages import Outage
@@ -200,7 +200,9 @@ class Storing:
         """Give up what is being fetched."""
         await self._window.cancel()
 
-    async def _hand_on(self, order: FetchOrder, fetched: Sequence[Fetched] | SourceError, reserved: int) -> None:
+    async def _hand_on(
+        self, order: FetchOrder, fetched: Sequence[Fetched] | SourceError, reserved: Reservation
+    ) -> None:
         self._moved()
         step = order.step
         if isinstance(fetched, SourceError):
@@ -232,7 +234,7 @@ class Storing:
         else:
             self._parts.budget.release(reserved)
 
-    def _give_back(self, fetched: Sequence[Fetched], reserved: int) -> None:
+    def _give_back(self, fetched: Sequence[Fetched], reserved: Reservation) -> None:
         close_all(fetched)
         self._parts.budget.release(reserved)
 

@@ -1,15 +1,14 @@
-"""The moving parts by themselves: budget, pipeline, fetching ahead, saving checkpoints, tasks."""
+"""The moving parts by themselves: pipeline, fetching ahead, saving checkpoints, tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from ews_sync.engine.budget import ByteBudget
 from ews_sync.engine.checkpoints import CheckpointKeeper
@@ -30,88 +29,11 @@ from tests.engine.world import A, B
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from ews_sync.engine.budget import Reservation
     from ews_sync.model import Mailbox, Receipt
 
 FOLDER = Folder("f", ("Inbox",))
 CLOCK = VirtualClock()
-
-
-# --- Budget ----------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_the_budget_is_never_exceeded_and_never_leaks(seed: int) -> None:
-    async def story() -> None:
-        dice = random.Random(seed)
-        budget = ByteBudget(100)
-
-        async def worker() -> None:
-            size = dice.choice([1, 30, 60, 100, 500])
-            await budget.reserve(size)
-            try:
-                assert budget.used <= 100
-                await asyncio.sleep(dice.random())
-            finally:
-                budget.release(size)
-
-        tasks = [asyncio.create_task(worker()) for _ in range(30)]
-        for _ in range(12):
-            await asyncio.sleep(dice.random())
-            for task in dice.sample(tasks, k=3):
-                task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(task.cancelled() or task.exception() is None for task in tasks)
-        assert budget.used == 0
-        assert budget.try_reserve(100)
-
-    run(story())
-
-
-def test_room_is_given_in_the_order_in_which_it_was_asked_for() -> None:
-    async def story() -> None:
-        budget = ByteBudget(10)
-        await budget.reserve(10)
-        order: list[int] = []
-
-        async def ask(size: int) -> None:
-            await budget.reserve(size)
-            order.append(size)
-
-        tasks = [asyncio.create_task(ask(size)) for size in (9, 1, 5)]
-        await until_idle()
-        assert not budget.try_reserve(1), "nobody overtakes those who wait"
-        budget.release(10)
-        await until_idle()
-        assert order == [9, 1]
-        budget.release(9)
-        await until_idle()
-        assert order == [9, 1, 5]
-        await asyncio.gather(*tasks)
-
-    run(story())
-
-
-@pytest.mark.parametrize("granted_first", [False, True])
-def test_a_wait_that_is_cancelled_as_the_room_comes_free(granted_first: bool) -> None:  # noqa: FBT001
-    async def story() -> None:
-        budget = ByteBudget(10)
-        await budget.reserve(10)
-        waiting = asyncio.create_task(budget.reserve(5))
-        behind = asyncio.create_task(budget.reserve(10))
-        await until_idle()
-        if granted_first:
-            budget.release(10)
-            waiting.cancel()
-        else:
-            waiting.cancel()
-            budget.release(10)
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        await behind
-        assert budget.used == 10
-
-    run(story())
 
 
 # --- Pipeline --------------------------------------------------------------------------------------------------------
@@ -150,8 +72,9 @@ class Shop:
         emails = tuple(
             Email(name, mailbox, START, TrackedMime(b"x", self.opened), Metadata(("Inbox",))) for name in names
         )
-        assert self.budget.try_reserve(10)
-        return Batch(lane, Step(FOLDER), emails, 10)
+        reserved = self.budget.try_reserve(10, lane)
+        assert reserved is not None
+        return Batch(lane, Step(FOLDER), emails, reserved)
 
     async def close(self) -> None:
         self.task.cancel()
@@ -380,6 +303,16 @@ def test_batches_keep_everything_in_order_and_stay_small(sizes: list[int], count
         assert reserved_bytes(batch) <= 6 * 1024 * 1024
 
 
+@pytest.mark.parametrize("size", [0, 1, 10**10])
+def test_whatever_sizes_the_server_tells_each_item_counts_and_none_for_more_than_it_can_take(size: int) -> None:
+    refs = [ItemRef(f"{number}", size=size) for number in range(1000)]
+    cut = list(batches(refs, 1000))
+    assert [ref for batch in cut for ref in batch] == refs
+    assert max(map(len, cut)) <= 256
+    for batch in cut:
+        assert len(batch) * 16 * 1024 <= reserved_bytes(batch) <= 6 * 1024 * 1024
+
+
 class Counter:
     """A fetch window whose fetches end when they are let."""
 
@@ -410,7 +343,9 @@ class Counter:
             Fetched(ref, Email(ref.id, A, START, TrackedMime(b"x", self.opened), Metadata(("Inbox",)))) for ref in refs
         ]
 
-    async def _hand_on(self, order: FetchOrder, fetched: Sequence[Fetched] | SourceError, reserved: int) -> None:
+    async def _hand_on(
+        self, order: FetchOrder, fetched: Sequence[Fetched] | SourceError, reserved: Reservation
+    ) -> None:
         self.handed.append(order.refs[0].id if not isinstance(fetched, SourceError) else str(fetched))
         self.budget.release(reserved)
         if not isinstance(fetched, SourceError):

@@ -17,11 +17,11 @@ from ews_sync.sinks.new_email_unicode import unicode_id
 from ews_sync.sinks.platform.answers import NotFoundError, PlatformError, RefusedError
 from ews_sync.sinks.platform.api import whole
 from ews_sync.sinks.platform.health import MOST_BYTES, Health, Repeats, RequestSize, Suspects, key_of
-from ews_sync.sinks.platform.upload_run import UploadRun
-from ews_sync.sinks.platform.uploads import body_of, encode
+from ews_sync.sinks.platform.upload_run import UploadRun, detached
+from ews_sync.sinks.platform.uploads import body_of, encode, room_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ews_sync.model import Bucket, Clock, Email, Folder, ItemRef, Mailbox
     from ews_sync.sinks.platform.api import PlatformApi
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _ASKED_ABOUT = 4 * 1024 * 1024
 """An email that is larger is uploaded again rather than fetched from the platform to see whether it is there."""
 _QUESTIONS_AT_ONCE = 4
+_ROOM = 8 * 1024 * 1024
+"""Bytes of JSON that all batches together keep; what has no room is made again when it is sent."""
 
 
 class PlatformSink:
@@ -62,6 +64,7 @@ class PlatformSink:
         self._suspects = Suspects(self._health)
         self._size = RequestSize(most_bytes)
         self._repeats = Repeats()
+        self._room = _ROOM
         self._unrecorded: dict[Key, tuple[bytes, RefusedError]] = {}
         """Emails that were refused and could not be recorded yet, by their digests."""
         self._open: dict[tuple[Bucket, str], str] = {}
@@ -84,7 +87,22 @@ class PlatformSink:
         await self._require_open(batch[0].mailbox)
         # Of one key in a batch the last wins.
         latest = {email.id: email for email in batch}
-        encoded = await asyncio.to_thread(encode, latest.values())
+        room = min(self._room, room_for(latest.values()))
+        self._room -= room
+        try:
+            outcome = await self._put(batch, latest, room)
+        finally:
+            self._room += room
+        if isinstance(outcome, Receipt):
+            return outcome
+        try:
+            raise outcome
+        finally:
+            # An error that is known to a frame that it came through would keep all of it until the collector comes by.
+            del outcome
+
+    async def _put(self, batch: Sequence[Email], latest: Mapping[str, Email], room: int) -> Receipt | SinkError:
+        encoded = await asyncio.to_thread(encode, latest.values(), room)
         known = [(one, refusal) for one in encoded if (refusal := self._known_refusal(one)) is not None]
         done = {one.email.id for one, _ in known}
         fresh = [
@@ -96,7 +114,8 @@ class PlatformSink:
 
     async def _receipt(
         self, batch: Sequence[Email], run: UploadRun, known: Sequence[tuple[Encoded, RefusedError]]
-    ) -> Receipt:
+    ) -> Receipt | SinkError:
+        """Give what has become of the batch; why nothing of it is stored, when nothing is."""
         failure, left = run.failure, [*run.left]
         refused = [*known, *run.refused]
         others_accepted = run.accepted > 0
@@ -111,7 +130,7 @@ class PlatformSink:
         except StorageError as error:
             for one, refusal in refused:
                 self._unrecorded[key_of(one.email)] = (one.digest, refusal)
-            failure, letters = failure or error, []
+            failure, letters = failure or detached(error), []
             left += [one for one, _ in refused]
         else:
             for one, _ in refused:
@@ -122,7 +141,7 @@ class PlatformSink:
         ids = {one.email.id for one in left}
         rest = tuple(email for email in batch if email.id in ids)
         if len(rest) == len(batch):
-            raise failure
+            return failure
         return Receipt(tuple(letters), left=rest, failure=failure)
 
     async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:

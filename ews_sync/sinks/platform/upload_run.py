@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 _FAILED_IN_A_ROW = 8
 """So many failures with no success in between are the platform's, whatever a probe says. Enough to find one of 80."""
+
+
+E = TypeVar("E", bound=SinkError)
+
+
+def detached(error: E) -> E:
+    """Give an error that can be kept: without the frames that it came through, for they know what was being sent."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 class Uploader(Protocol):
@@ -60,9 +72,9 @@ class UploadRun:
             try:
                 await self._send(group)
             except RefusedError as error:
-                self._refused(group, error)
+                self._refused(group, detached(error))
             except SinkError as error:
-                if not await self._goes_on_without(group, error):
+                if not await self._goes_on_without(group, detached(error)):
                     self.failure = error
                     self.left += [*group, *(encoded for other in self._waiting for encoded in other)]
                     return

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _WHOLE = 1024 * 1024
 """Up to this many bytes of MIME an email's JSON is kept in memory; that of a larger one is made while it is sent."""
+_AROUND = 4096
+"""About what the JSON of an email takes besides its message."""
 _WRITE = 128 * 1024
 """Bytes to send at a time, at least: many small emails must not become many small packets."""
 _OPENING, _BETWEEN, _CLOSING = b'{"emails":[', b",", b"]}"
@@ -26,7 +28,7 @@ _OPENING, _BETWEEN, _CLOSING = b'{"emails":[', b",", b"]}"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An email as JSON: its size in bytes, its digest, and the JSON itself unless it is large."""
+    """An email as JSON: its size in bytes, its digest, and the JSON itself where there is room for it."""
 
     email: Email
     size: int
@@ -34,12 +36,25 @@ class Encoded:
     kept: bytes | None
 
 
-def encode(batch: Iterable[Email]) -> list[Encoded]:
-    """Encode emails. Blocks: it may read files, and raises `StorageError` when one cannot be read."""
+def room_for(batch: Iterable[Email]) -> int:
+    """Give how many bytes of JSON there are to keep of a batch, about."""
+    return sum(_to_keep(email) for email in batch if email.mime.size <= _WHOLE)
+
+
+def encode(batch: Iterable[Email], room: int) -> list[Encoded]:
+    """Encode emails, keeping at most about `room` bytes of JSON.
+
+    Blocks: it may read files, and raises `StorageError` when one cannot be read.
+    """
+    encoded = []
     try:
-        return [_encode(email) for email in batch]
+        for email in batch:
+            keep = email.mime.size <= _WHOLE and _to_keep(email) <= room
+            encoded.append(_encode(email, keep=keep))
+            room -= len(encoded[-1].kept or b"")
     except OSError as error:
         raise _unreadable(error) from error
+    return encoded
 
 
 def grouped(emails: Iterable[Encoded], largest: int) -> Iterator[tuple[Encoded, ...]]:
@@ -67,9 +82,14 @@ def body_of(group: Sequence[Encoded]) -> Upload:
     return Upload(size_of(group), _coalesced(_pieces(group)))
 
 
-def _encode(email: Email) -> Encoded:
+def _to_keep(email: Email) -> int:
+    # Line ends and quotes get longer, and what is no Unicode does as well.
+    return email.mime.size * 5 // 4 + _AROUND
+
+
+def _encode(email: Email, *, keep: bool) -> Encoded:
     digest = hashlib.blake2b(digest_size=16)
-    if email.mime.size <= _WHOLE:
+    if keep:
         whole = b"".join(email_pieces(email))
         digest.update(whole)
         return Encoded(email, len(whole), digest.digest(), whole)

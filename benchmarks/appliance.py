@@ -1,0 +1,138 @@
+"""The real command as a process of its own, as the image runs it, and what the system tells of it while it works."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.servers import BUCKET, OWNER, PASSWORD, TOKEN, USER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from benchmarks.servers import Addresses, Load
+
+_COMMAND = (sys.executable, "-c", "import sys; from ews_sync.cli import main; sys.exit(main())")
+_SAMPLE = 0.05
+_ASK_EVERY = 0.25
+
+AS_THE_IMAGE: Mapping[str, str] = {"MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
+"""What the image sets of what matters for memory."""
+
+
+@dataclass(slots=True)
+class Appliance:
+    """A running command. Sizes are in bytes; `resident` are samples: how many emails were done, and what it took."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    address: str = ""
+    done: int = 0
+    dead_letters: int = 0
+    descriptors: int = 0
+    resident: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def peak(self) -> int:
+        """The highest resident set so far."""
+        return self._status("VmHWM")
+
+    @property
+    def processor(self) -> float:
+        """The processor time in seconds that it has had."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def wait_until_listening(self, limit: float) -> None:
+        """Wait until it answers. Raises `SystemExit` when it does not."""
+        end = time.monotonic() + limit
+        while not self.address:
+            self._must_live(end)
+            lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+            self.address = next((str(line["listening"]) for line in lines if "listening" in line), "")
+            time.sleep(_SAMPLE)
+
+    def wait_until_done(self, emails: int, limit: float) -> None:
+        """Wait until so many emails are stored or dead letters, sampling. Raises `SystemExit` when they never are."""
+        end = time.monotonic() + limit
+        ask_at = 0.0
+        while self.done < emails:
+            self._must_live(end)
+            time.sleep(_SAMPLE)
+            if time.monotonic() >= ask_at:
+                ask_at = time.monotonic() + _ASK_EVERY
+                self._ask()
+            self.sample()
+
+    def sample(self) -> None:
+        """Look once at what it takes."""
+        self.resident.append((self.done, self._status("VmRSS")))
+        self.descriptors = max(self.descriptors, len(list(Path(f"/proc/{self.process.pid}/fd").iterdir())))
+
+    def tail(self) -> str:
+        """Give the end of what it has logged."""
+        return self.log.read_text()[-3000:]
+
+    def _ask(self) -> None:
+        with urllib.request.urlopen(f"{self.address}/status?format=json") as answer:
+            mailboxes = json.load(answer)["mailboxes"]
+        self.dead_letters = sum(mailbox["dead_letters"] for mailbox in mailboxes)
+        self.done = sum(mailbox["stored"] for mailbox in mailboxes) + self.dead_letters
+
+    def _status(self, name: str) -> int:
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+        raise SystemExit(f"the system does not tell a process's {name}")
+
+    def _must_live(self, end: float) -> None:
+        if self.process.poll() is not None:
+            raise SystemExit(f"the appliance ended by itself:\n{self.tail()}")
+        if time.monotonic() > end:
+            raise SystemExit(f"only {self.done} emails were stored in time:\n{self.tail()}")
+
+
+@contextmanager
+def appliance(
+    load: Load, sink: str, addresses: Addresses, directory: Path, variables: Mapping[str, str] = AS_THE_IMAGE
+) -> Iterator[Appliance]:
+    """Run the command while the block runs. `sink` is "platform", or a format of local files, in `directory`/files."""
+    path = directory / "config.json"
+    path.write_text(json.dumps(_config(load, addresses)))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("REINFER", "MALLOC"))}
+    environment |= {"REINFER_EWS_CONFIG": str(path), **variables}
+    arguments = ["--bind", "127.0.0.1:0"]
+    if sink == "platform":
+        environment["REINFER_API_TOKEN"] = TOKEN
+        arguments += ["--reinfer-api-endpoint", addresses.platform]
+    else:
+        arguments += ["--local-files-prefix", str(directory / "files"), "--local-files-format", sink]
+    log = directory / "log"
+    with log.open("w") as out, subprocess.Popen([*_COMMAND, *arguments], env=environment, stderr=out) as process:
+        try:
+            yield Appliance(process, log)
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(40)
+            process.kill()
+
+
+def _config(load: Load, addresses: Addresses) -> dict[str, object]:
+    return {
+        "ews_endpoint": addresses.exchange,
+        "auth_type": "basic",
+        "auth_user": USER,
+        "auth_password": PASSWORD,
+        "access_type": "impersonation",
+        "poll_message_sleep": 0,
+        "mailboxes": {address: {"bucket": {"owner": OWNER, "name": BUCKET}} for address in load.addresses()},
+    }
