@@ -34,7 +34,7 @@ fuzz: $(STAMP) ## Look for input that the reader of answers does not take: make 
 	$(BIN)/python -m tests.fuzz.soap --seconds $(or $(SECONDS),60)
 
 memory: $(STAMP) ## Measure the peak memory with large, many and odd messages; fails above 128 MiB
-	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.memory $(MEMORY)
 
 bench: $(STAMP) ## Measure, which takes some minutes; figures compare within one run only
 	$(BIN)/python -m benchmarks.platform

@@ -6,20 +6,15 @@ The real command runs as a process of its own, once for each row, on the same ma
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from benchmarks.servers import BUCKET, OWNER, PASSWORD, TOKEN, USER, Addresses, Load, servers
+from benchmarks.appliance import appliance
+from benchmarks.servers import Addresses, Load, servers
 
-_COMMAND = (sys.executable, "-c", "import sys; from ews_sync.cli import main; sys.exit(main())")
 _LIMIT = 600.0
 
 
@@ -62,65 +57,12 @@ def _table(title: str, load: Load, sinks: tuple[str, ...], rounds: int) -> None:
 
 
 def _measure(load: Load, sink: str, addresses: Addresses, directory: Path) -> Figures:
-    config = {
-        "ews_endpoint": addresses.exchange,
-        "auth_type": "basic",
-        "auth_user": USER,
-        "auth_password": PASSWORD,
-        "access_type": "impersonation",
-        "poll_message_sleep": 0,
-        "mailboxes": {address: {"bucket": {"owner": OWNER, "name": BUCKET}} for address in load.addresses()},
-    }
-    path = directory / "config.json"
-    path.write_text(json.dumps(config))
-    environment = {**os.environ, "REINFER_EWS_CONFIG": str(path), "MALLOC_ARENA_MAX": "2"}
-    arguments = ["--bind", "127.0.0.1:0"]
-    if sink == "platform":
-        environment["REINFER_API_TOKEN"] = TOKEN
-        arguments += ["--reinfer-api-endpoint", addresses.platform]
-    else:
-        arguments += ["--local-files-prefix", str(directory / "files"), "--local-files-format", sink]
-    with (directory / "log").open("w+") as log:
+    with appliance(load, sink, addresses, directory) as running:
+        running.wait_until_listening(_LIMIT)
         started = time.monotonic()
-        process = subprocess.Popen([*_COMMAND, *arguments], env=environment, stderr=log)
-        try:
-            begun = _wait(process, directory / "log", load)
-            seconds = time.monotonic() - max(started, begun)
-            return Figures(load.emails / seconds, _processor(process.pid) * 1000 / load.emails, _peak(process.pid))
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _wait(process: subprocess.Popen[bytes], log: Path, load: Load) -> float:
-    """Wait until all is stored; give when it began to listen."""
-    address, begun = "", 0.0
-    end = time.monotonic() + _LIMIT
-    while time.monotonic() < end and process.poll() is None:
-        time.sleep(0.02)
-        if not address:
-            lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-            address = next((str(line["listening"]) for line in lines if "listening" in line), "")
-            begun = time.monotonic()
-            continue
-        with urllib.request.urlopen(f"{address}/status?format=json") as answer:
-            stored = sum(mailbox["stored"] for mailbox in json.load(answer)["mailboxes"])
-        if stored >= load.emails:
-            return begun
-    raise SystemExit(f"not everything was stored:\n{log.read_text()[-3000:]}")
-
-
-def _processor(pid: int) -> float:
-    """Give the processor time in seconds that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _peak(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit("the system does not tell a process's peak memory")
+        running.wait_until_done(load.emails, _LIMIT)
+        rate = load.emails / (time.monotonic() - started)
+        return Figures(rate, running.processor * 1000 / load.emails, running.peak / 1024**2)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ews_sync.errors import Asks, Scope
 from ews_sync.model import MimeBytes
+from ews_sync.sources.ews.source import EwsSource
 from ews_sync.sources.ews.spool import MimeFile, Room, SpoolError, SpoolWriter
-from tests.sources.support import cut
+from tests.engine.virtual_time import VirtualClock, run
+from tests.sources.support import FOLDER, MAILBOX, cut, got, item_xml, ref, response
+from tests.sources.virtual_server import Says, VirtualServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,3 +102,25 @@ def test_a_directory_that_is_too_small_is_told_with_its_size(tmp_path: Path, mon
     writer.discard()
     assert f"temporary files go to {tmp_path}, which has " in caught.value.hint
     assert "MiB in all: make it larger than the largest messages" in caught.value.hint
+
+
+def test_a_message_that_cannot_be_kept_is_the_trouble_of_its_folder_alone(tmp_path: Path) -> None:
+    """The other folders of the mailbox, in which there are none so large, can go on."""
+
+    async def scene() -> tuple[SpoolError, int]:
+        server = VirtualServer(lambda _: Says(response("GetItem", got(item_xml("a")), got(item_xml("b")))))
+        nowhere = tmp_path / "nowhere"
+        source = EwsSource(
+            server.connect(),
+            VirtualClock(),
+            impersonate=True,
+            account="svc",
+            new_writer=lambda: SpoolWriter(nowhere, in_memory=1),
+        )
+        with pytest.raises(SpoolError) as caught:
+            await source.fetch(MAILBOX, FOLDER, [ref("a"), ref("b")])
+        return caught.value, len(server.started)
+
+    error, requests = run(scene())
+    assert (error.scope, error.asks) == (Scope.FOLDER, Asks.RETRY)
+    assert requests == 1, "no use in asking again for what cannot be kept"

@@ -84,7 +84,9 @@ class Health:
             # It was said to the token, not to one upload.
             until = now + (error.retry_after or 0.0)
             if until >= self._rest_until:
-                self._rest_until, self._rest_reason = until, error
+                # Not the error itself, which knows where it was raised, and so the batch that was being sent.
+                reason = BusyError(error.summary, scope=Scope.PROCESS, code=error.code, hint=error.hint)
+                self._rest_until, self._rest_reason = until, reason
         elif error.scope is Scope.PROCESS and self._accepted_since_failure:
             error.scope = Scope.MAILBOX
         self._accepted_since_failure = False

@@ -9,6 +9,8 @@ the pool: places are given out here, where waiting can be cancelled.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_UNREAD = 128 * 1024
+"""Bytes of an answer that may wait to be read, about (see socket(7) on SO_RCVBUF)."""
 AT_ONCE = 32
 """How many requests run at once; the pool must have at least as many connections."""
 
@@ -61,10 +65,12 @@ class Connections:
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:
-            return await self._http.send(request, stream=True, follow_redirects=False)
+            response = await self._http.send(request, stream=True, follow_redirects=False)
         except BaseException:
             self._places.leave()
             raise
+        _bound(response)
+        return response
 
     async def _close(self, response: httpx.Response) -> None:
         try:
@@ -93,3 +99,16 @@ class Connections:
         # Asking for the exception also keeps asyncio from complaining that nobody did.
         if not task.cancelled() and task.exception() is None and undo is not None:
             self._start(undo(task.result())).add_done_callback(partial(self._left_behind, None))
+
+
+def _bound(response: httpx.Response) -> None:
+    """Bound what the system keeps of an answer that is not read yet.
+
+    The event loop takes all of that into memory at once, which can be 6 MB for each of the connections.
+    """
+    stream = response.extensions.get("network_stream")
+    connection = None if stream is None else stream.get_extra_info("socket")
+    if connection is not None:
+        # One that is closed already has nothing to bound.
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UNREAD)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ews_sync.errors import CursorRejectedError, FolderGoneError, ProtocolError, ThrottledError
+from ews_sync.errors import CursorRejectedError, FolderGoneError, ProtocolError, Scope, ThrottledError
 from ews_sync.model import Change, ChangeKind, ChangePage, Folder, FolderActivity, ListPage, Order
 from ews_sync.sources.ews.client import Call
 from ews_sync.sources.ews.codes import NO_ERROR, error_for, meaning_of
@@ -27,7 +27,7 @@ from ews_sync.sources.ews.operations import (
     SyncFolderHierarchy,
     SyncFolderItems,
 )
-from ews_sync.sources.ews.spool import SpoolWriter
+from ews_sync.sources.ews.spool import SpoolError, SpoolWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -155,7 +155,12 @@ class EwsSource:
 
     async def fetch(self, mailbox: Mailbox, folder: Folder, refs: Sequence[ItemRef]) -> Sequence[Fetched]:
         """Fetch items with their MIME; see `Hydrator` for what becomes of those that fail."""
-        return await self._hydrator.fetch(mailbox, folder, refs)
+        try:
+            return await self._hydrator.fetch(mailbox, folder, refs)
+        except SpoolError as error:
+            # Neither the server nor the items: but the folders without large messages can go on.
+            error.scope = Scope.FOLDER
+            raise
 
     async def aclose(self) -> None:
         """Close connections."""
