@@ -34,7 +34,7 @@ _STAGGER = 0.05
 
 
 _FOR_CHECKPOINTS = 4.0
-"""Seconds that saving the checkpoints may take at the end; Kubernetes waits for 30 in all."""
+"""Seconds of the grace that are kept for saving the checkpoints; Kubernetes waits for 30 in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class Engine:
         await _cancelled(others)
         ends_at = self._clock.monotonic() + self._options.grace
         # A pipeline that has broken down will not finish anything.
-        grace = 0.0 if any(helper.done() for helper in helpers) else self._options.grace
+        grace = 0.0 if any(helper.done() for helper in helpers) else max(0.0, self._options.grace - _FOR_CHECKPOINTS)
         if not await self._pipeline.drain(grace):
             self._log.warning(
                 "some mail was still being stored when the time to stop ran out; it will be fetched again"

@@ -28,6 +28,7 @@ _LEAST = 16 * 1024
 """What a message takes at least, whatever the server says: what is known of it, and perhaps a temporary file."""
 _IN_MEMORY = 2 * 1024 * 1024
 """What a message takes at most of memory: larger ones go through a temporary file."""
+_SLICE = 600.0
 _BATCH_BYTES = 4 * 1024 * 1024
 
 
@@ -106,12 +107,22 @@ class HandOn(Protocol):
 class FetchWindow:
     """Up to `at_once` fetches of one mailbox, and no more than an email every `pause` seconds on average.
 
+    `moved` hears now and then, while that pace is kept, that all is well.
+
     A fetch that fails is handed on in its turn like any other: whoever waits for its end may be busy with another
     folder.
     """
 
     def __init__(  # noqa: PLR0913 - the parts that it joins
-        self, fetch: Fetch, hand_on: HandOn, budget: ByteBudget, clock: Clock, *, at_once: int, pause: float
+        self,
+        fetch: Fetch,
+        hand_on: HandOn,
+        budget: ByteBudget,
+        clock: Clock,
+        *,
+        at_once: int,
+        pause: float,
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
         self._fetch = fetch
         self._hand_on = hand_on
@@ -119,6 +130,7 @@ class FetchWindow:
         self._clock = clock
         self._at_once = at_once
         self._pause = pause
+        self._moved = moved
         self._next_at = 0.0
         self._running: deque[_Running] = deque()
 
@@ -175,5 +187,8 @@ class FetchWindow:
         now = self._clock.monotonic()
         if self._next_at > now:
             await self.flush()
-            await self._clock.sleep(self._next_at - now)
+            while (left := self._next_at - self._clock.monotonic()) > 0:
+                # A pace of our own is no standstill.
+                self._moved()
+                await self._clock.sleep(min(left, _SLICE))
         self._next_at = max(self._next_at, now) + count * self._pause

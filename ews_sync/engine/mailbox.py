@@ -21,7 +21,7 @@ from ews_sync.engine.progress import BackfillEnded, Followed, Listed, Marked, di
 from ews_sync.engine.search import backfill_for
 from ews_sync.engine.showing import Display
 from ews_sync.engine.storing import Storing
-from ews_sync.engine.tasks import all_of
+from ews_sync.engine.tasks import all_of, sleep_unless
 from ews_sync.engine.troubles import FolderTroubles, RoundEndedError
 from ews_sync.engine.watch import FolderWatch
 from ews_sync.errors import Asks, DefectError, EwsSyncError, FolderGoneError, Scope, SinkError, SourceError
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
+_SPREAD = 30.0
+"""Seconds over which mailboxes come back when the source does."""
 _FEED_PAGE = 64
 """The least number of changes to ask for at a time.
 
@@ -100,13 +102,16 @@ class MailboxSync:
             found_drafts=self._found_drafts,
         )
         self._watched: Watched | None = None
-        self._outage: Outage | None = None
-        """What is wrong for everybody, where the last round has met it."""
+        self._met: set[Outage] = set()
+        """What is wrong for everybody, as far as this mailbox knows."""
+        self._opening_failed = False
         self._folders: list[Folder] = []
         self._readings: dict[str, _Reading] = {}
         self._troubles = FolderTroubles(parts.jitter)
         self._looked_at = 0.0
         self._caught_up = False
+        self._told = False
+        """Whether the log says that this mailbox fails."""
         self._began_anew = False
         """Whether the mailbox began anew with what the sink knows, and no round went well since."""
         self._backoff = Backoff(5.0, 300.0, parts.jitter)
@@ -123,9 +128,23 @@ class MailboxSync:
         """Keep the mailbox in step until cancelled. Raises only what asks for the whole process to stop."""
         try:
             while True:
-                await self._clock.sleep(await self._try_round())
+                await self._rest(await self._try_round())
         finally:
+            for outage in self._met:
+                outage.left(self.mailbox.address)
             await self._storing.stop_fetching()
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait between two rounds: while the source is away for everybody, no longer than until it is back."""
+        source = self._parts.source_outage
+        if source not in self._met:
+            await self._clock.sleep(seconds)
+            return
+        ends_at = self._clock.monotonic() + seconds
+        await sleep_unless(source.over, seconds, self._clock)
+        # Not all at the same moment.
+        left = ends_at - self._clock.monotonic()
+        await self._clock.sleep(min(max(0.0, left), _SPREAD * self._parts.jitter()))
 
     # --- Rounds ------------------------------------------------------------------------------------------------------
 
@@ -151,9 +170,10 @@ class MailboxSync:
             return self._failed(error)
         self._backoff.reset()
         self._began_anew = False
-        if self._display.succeeded(self._clock.now()) and self._outage is None:
+        if self._display.succeeded(self._clock.now()) and self._told:
             self._log.info("mailbox is well again")
-        self._outage_is_over()
+        self._told = False
+        self._is_over(self._parts.sink_outage)
         self._tell(self.progress.stored - stored_before)
         return self._parts.pace.poll_frequency
 
@@ -187,7 +207,7 @@ class MailboxSync:
             raise DefectError(error) from error
 
     async def _round(self) -> None:
-        await self._storing.open()
+        await self._open_for_round()
         self._begin_at_checkpoint()
         await self._look()
         for folder in list(self._folders):
@@ -196,6 +216,16 @@ class MailboxSync:
         error = self._troubles.everywhere(len(self._folders))
         if error is not None:
             raise error
+
+    async def _open_for_round(self) -> None:
+        try:
+            await self._storing.open()
+        except SinkError:
+            self._opening_failed = True
+            raise
+        if self._opening_failed:
+            self._opening_failed = False
+            self._is_over(self._parts.sink_outage)
 
     def _begin_at_checkpoint(self) -> None:
         self._troubles.begin_round(self._clock.monotonic())
@@ -221,11 +251,15 @@ class MailboxSync:
         if error.asks is Asks.STOP:
             wait = max(wait, 60.0)
         if error.scope is Scope.PROCESS:
-            self._outage = self._parts.sink_outage if isinstance(error, SinkError) else self._parts.source_outage
-            self._outage.met(self.mailbox.address, error, wait)
+            if error.retry_after is not None:
+                # Who knows when to come back need not guess.
+                wait = error.retry_after + self._parts.jitter()
+            outage = self._parts.sink_outage if isinstance(error, SinkError) else self._parts.source_outage
+            self._met.add(outage)
+            outage.met(self.mailbox.address, error, wait)
             return wait
-        self._outage_is_over()
         if news or self._backoff.failures % 12 == 0:
+            self._told = True
             self._log.error(
                 "mailbox failed",
                 problem=error.summary,
@@ -236,12 +270,12 @@ class MailboxSync:
             )
         return wait
 
-    def _outage_is_over(self) -> None:
-        """Tell, if the round before met something that is wrong for everybody, that it is no longer."""
-        if self._outage is not None:
-            # There is one server, but a large message may still not fit on a disk that has room for a small one.
-            self._outage.well(self.mailbox.address, for_all=self._outage is self._parts.source_outage)
-            self._outage = None
+    def _is_over(self, outage: Outage) -> None:
+        """Take note, where this mailbox has met something that is wrong for everybody, that it is no longer."""
+        if outage in self._met:
+            self._met.discard(outage)
+            # There is one server, but what can be stored for one mailbox need not be for the others.
+            outage.well(self.mailbox.address, for_all=outage is self._parts.source_outage)
 
     async def _ask(self, call: Awaitable[T]) -> T:
         """Await an answer of the source, which is a sign of life."""
@@ -304,6 +338,7 @@ class MailboxSync:
         listed = await self._ask(self._parts.source.folders(self.mailbox))
         seen_at = self._clock.monotonic()
         self.progress.source_answered = True
+        self._is_over(self._parts.source_outage)
         self._folders = [folder for folder in listed if self.mailbox.wants(folder.path)]
         self._display.folders(self._folders, self._storing.checkpoint)
         for folder in self._folders:

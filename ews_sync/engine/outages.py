@@ -5,6 +5,7 @@ A server that is away, or a disk that is full, is one trouble, and not one for e
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
@@ -37,7 +38,10 @@ class Outage:
         self._show = show
         self._away = away
         self._back = back
+        self.over = asyncio.Event()
+        """Set whenever something has just gone well, for those who wait for that."""
         self._failure: Failure | None = None
+        self._is_told = False
         self._told: dict[str, float] = {}
         """When each reason was last told: several can take turns."""
         self._struggling: set[Hashable] = set()
@@ -45,10 +49,12 @@ class Outage:
     def met(self, who: Hashable, error: EwsSyncError, wait: float) -> None:
         """Take note that somebody met it, and tries again in `wait` seconds."""
         self._struggling.add(who)
+        self.over.clear()
         before, now = self._failure, self._clock.monotonic()
         self._told = {reason: at for reason, at in self._told.items() if now - at < TELL_EVERY}
         if error.summary not in self._told:
             self._told[error.summary] = now
+            self._is_told = True
             self._log.error(
                 self._away,
                 problem=error.summary,
@@ -61,8 +67,13 @@ class Outage:
         self._show(self._failure)
 
     def left(self, who: Hashable) -> None:
-        """Take note that somebody tries no longer, and so does not know whether it is over."""
+        """Take note that somebody tries no longer, and so will not hear whether it is over.
+
+        When he was the last, nobody knows any more: the next one who meets it will say so.
+        """
         self._struggling.discard(who)
+        if not self._struggling:
+            self._forget()
 
     def well(self, who: Hashable, *, for_all: bool = False) -> None:
         """Take note that it went well for somebody.
@@ -72,10 +83,18 @@ class Outage:
         if for_all and who in self._struggling:
             self._struggling.clear()
         self._struggling.discard(who)
-        if self._failure is not None and not self._struggling:
-            self._log.info(self._back)
-            self._failure = None
+        if self._struggling:
+            return
+        self._forget()
+        if self._is_told:
+            self._is_told = False
             self._told.clear()
+            self._log.info(self._back)
+        self.over.set()
+
+    def _forget(self) -> None:
+        if self._failure is not None:
+            self._failure = None
             self._show(None)
 
 

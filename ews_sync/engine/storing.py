@@ -17,7 +17,7 @@ from ews_sync.engine.ledger import Ledger
 from ews_sync.engine.pipeline import Batch, Lane
 from ews_sync.engine.progress import digest
 from ews_sync.engine.troubles import RoundEndedError
-from ews_sync.errors import Asks, SinkError, SourceError
+from ews_sync.errors import Asks, Scope, SinkError, SourceError
 from ews_sync.model import MailboxCheckpoint, Recall, StartFrom
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     )
     from ews_sync.settings.values import Pace
     from ews_sync.telemetry.status import Status
+
+_TRIES = 5
+"""How often a dead letter is tried to be recorded before its mailbox fails, when the trouble may be its alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +128,7 @@ class Storing:
             parts.clock,
             at_once=1 if parts.pipeline.in_line else parts.fetches_at_once,
             pause=parts.pace.poll_message_sleep,
+            moved=moved,
         )
         self._log = structlog.get_logger("ews_sync.mailbox").bind(mailbox=mailbox.address)
 
@@ -253,18 +257,31 @@ class Storing:
         if not letters:
             return
         backoff = Backoff(0.5, 60.0, self._parts.jitter)
-        while True:
-            try:
-                await self._parts.sink.dead_letter(letters)
-            except SinkError as error:
-                if error.asks is not Asks.RETRY:
-                    raise
-                if not backoff.failures:
-                    self._log.error("a dead letter cannot be recorded; trying again", problem=str(error))
-                await self._clock.sleep(max(backoff.next(), error.retry_after or 0.0))
-            else:
-                break
+        outage, who = self._parts.sink_outage, ("dead letters", self._mailbox.address)
+        try:
+            while not await self._try_to_record(letters, backoff):
+                pass
+            outage.well(who)
+        finally:
+            outage.left(who)
         self._tell_dead(letters)
+
+    async def _try_to_record(self, letters: Sequence[DeadLetter], backoff: Backoff) -> bool:
+        """Try once, and wait where it failed and makes sense to try again; tell whether it worked."""
+        try:
+            await self._parts.sink.dead_letter(letters)
+        except SinkError as error:
+            wait = max(backoff.next(), error.retry_after or 0.0)
+            if error.asks is not Asks.RETRY:
+                raise
+            if error.scope is Scope.PROCESS:
+                self._parts.sink_outage.met(("dead letters", self._mailbox.address), error, wait)
+            elif backoff.failures >= _TRIES:
+                raise
+            self._moved()
+            await self._clock.sleep(wait)
+            return False
+        return True
 
     def _tell_dead(self, letters: Sequence[DeadLetter]) -> None:
         """Count and tell what can never be stored."""

@@ -244,7 +244,7 @@ class DiskThreads:
 
     def _come_back(self, call: _Call) -> None:
         self._stuck.remove(call)
-        if self._trouble:
+        if self._trouble and len(self._stuck) < self._patience.most_stuck:
             self._health.freed(self._trouble)
             self._trouble = ""
         self._log.info("the disk answers again: a call that was given up has come back", doing=call.doing)

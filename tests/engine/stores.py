@@ -54,6 +54,7 @@ class MemorySink:
         self.latency = 0.02
         self.before: Callable[[Sequence[Email]], Awaitable[None]] | None = None
         self.before_open: Callable[[Mailbox], Awaitable[None]] | None = None
+        self.before_letters: Callable[[Sequence[DeadLetter]], Awaitable[None]] | None = None
         self.puts: list[tuple[str, ...]] = []
         self.asked: list[str] = []
         """The ids of the emails that `holds` was asked about."""
@@ -128,6 +129,8 @@ class MemorySink:
         return Receipt(left=left, failure=failure)
 
     async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
+        if self.before_letters is not None:
+            await self.before_letters(letters)
         if self.alive:
             for letter in letters:
                 self.disk.letters.setdefault(letter.mailbox.address, {})[letter.item_id] = letter

@@ -103,7 +103,7 @@ def test_a_stop_waits_for_a_slow_sink_no_longer_than_the_grace() -> None:
         await world.run(10)
         before = world.clock.monotonic()
         await world.stop()
-        assert 24 < world.clock.monotonic() - before < 26
+        assert 20 < world.clock.monotonic() - before < 26
 
     run(story())
 

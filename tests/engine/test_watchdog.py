@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ews_sync.engine.watchdog import StuckError, Watchdog
-from ews_sync.errors import Asks, ConnectionFailedError, Scope, SinkError, SourceError, StorageError
+from ews_sync.errors import Asks, ConnectionFailedError, Scope, SinkError, StorageError
+from ews_sync.settings.values import Pace
 from ews_sync.telemetry.health import Health
 from ews_sync.telemetry.status import Phase
+from tests.engine.exchange import Item
 from tests.engine.virtual_time import VirtualClock, run
 from tests.engine.world import A, B, World
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict
 
-    from ews_sync.model import Email, Folder, Mailbox
+    from ews_sync.model import DeadLetter, Email, Folder, Mailbox
     from ews_sync.telemetry.status import Failure
 
 CLOCK = VirtualClock()
@@ -295,24 +297,164 @@ def test_a_server_that_is_away_is_told_once_and_not_by_every_mailbox(logs: list[
     assert not [entry for entry in logs if entry["event"] == "mailbox is well again"]
 
 
-def test_what_only_one_mailbox_meets_does_not_come_and_go_with_the_others(logs: list[EventDict]) -> None:
-    """A large message does not fit into the temporary directory; the other mailbox has none."""
-
+@pytest.mark.parametrize("boxes", [(A,), (A, B)])
+@pytest.mark.parametrize("first", ["source", "sink"])
+def test_one_outage_after_the_other_and_both_are_over(boxes: tuple[Mailbox, ...], first: str) -> None:
     async def story() -> None:
-        world = watched_world()
+        world = World(*boxes)
+        for mailbox in boxes:
+            world.mail(world.exchange.folder("Inbox", mailbox.address), f"x {mailbox.address}")
+        away = {first}
 
-        async def full(name: str, folder: Folder | None) -> None:
-            if name == "fetch" and folder is not None and folder.path == ("Large",):
-                raise SourceError("no room for a large message", scope=Scope.PROCESS)
+        async def no_sink(_: Mailbox) -> None:
+            if "sink" in away:
+                raise SinkError("the volume is gone", scope=Scope.PROCESS)
 
-        world.mail(world.exchange.folder("Large", "b@x"), "large")
-        world.source.before = full
-        await world.run(3000)
-        assert shown(world).reason == "no room for a large message"
+        async def no_source(_: str, __: Folder | None) -> None:
+            if "source" in away:
+                raise AwayError("the server is away", retry_after=30.0)
+
+        world.sink.before_open, world.source.before = no_sink, no_source
+        await world.run(60)
+        for sync in world.engine._mailboxes:
+            sync._storing._must_open = True
+        away = {"source", "sink"} - away
+        await world.run(300)
+        assert not world.status.ready
+        away = set()
+        await world.run(400)
+        assert world.status.obstacles == ()
+        assert not world.missing("a@x")
         await world.stop()
 
     run(story())
-    assert not [entry for entry in logs if entry["event"] == "mail can be read again"]
+
+
+def test_everybody_is_back_soon_after_the_server_is(logs: list[EventDict]) -> None:
+    async def story() -> None:
+        world = watched_world()
+        away = True
+        waits = iter([10.0] + [280.0] * 50)
+
+        async def refuse(_: str, __: Folder | None) -> None:
+            if away:
+                raise AwayError("the server is away", retry_after=next(waits))
+
+        await world.run(60)
+        world.source.before = refuse
+        await world.run(30)
+        away = False
+        for mailbox in ("a@x", "b@x"):
+            world.mail(world.exchange.folder("Inbox", mailbox), f"meanwhile {mailbox}")
+        # The first one is told to come back after ten seconds, or has come by then; the other one is woken by it.
+        await world.run(330)
+        assert not world.missing("a@x")
+        assert not world.missing("b@x")
+        back = [name for name in world.disk.uploads if name.startswith("meanwhile")]
+        assert len(back) == 2
+        await world.stop()
+
+    run(story())
+    assert sum(entry["event"] == "mail can be read again" for entry in logs) == 1
+
+
+def test_a_dead_letter_that_cannot_be_recorded_is_shown_and_told(logs: list[EventDict]) -> None:
+    async def story() -> None:
+        world = watched_world()
+        world.exchange.add(world.exchange.folder("Inbox"), Item("bad", world.clock.now(), dead="ErrorItemCorrupt"))
+
+        async def full(_: Sequence[DeadLetter]) -> None:
+            raise StorageError("the disk is full")
+
+        world.sink.before_letters = full
+        await world.run(3 * 3600)
+        assert any("the disk is full" in reason for reason in world.status.obstacles)
+        assert not world.missing("b@x")
+        world.sink.before_letters = None
+        await world.run(120)
+        assert world.status.ready
+        assert [letter.email_id for letter in world.disk.letters["a@x"].values()] == ["bad"]
+        assert not world.missing("a@x")
+        await world.stop()
+
+    run(story())
+    told = [entry["event"] for entry in logs if entry["log_level"] == "error"]
+    assert 15 <= told.count("mail cannot be stored; trying again until it can") <= 20
+    assert "mail can be stored again" in [entry["event"] for entry in logs]
+    assert not [entry for entry in logs if "nothing has moved" in str(entry)]
+
+
+def test_a_dead_letter_of_one_mailbox_that_is_refused_fails_that_mailbox() -> None:
+    async def story() -> None:
+        world = watched_world()
+        world.exchange.add(world.exchange.folder("Inbox"), Item("bad", world.clock.now(), dead="ErrorItemCorrupt"))
+
+        async def refuse(_: Sequence[DeadLetter]) -> None:
+            raise SinkError("not this one")
+
+        world.sink.before_letters = refuse
+        await world.run(300)
+        failure = world.progress("a@x").failure
+        assert failure is not None
+        assert failure.reason == "not this one"
+        assert not world.missing("b@x")
+        assert world.progress("b@x").failure is None
+        await world.stop()
+
+    run(story())
+
+
+@pytest.mark.parametrize("pause", [10.0, 60.0])
+def test_a_slow_pace_of_our_own_is_not_stuck(logs: list[EventDict], pause: float) -> None:
+    async def story() -> None:
+        pace = Pace(poll_frequency=15.0, poll_message_sleep=pause, reinfer_batch_size=1000, emails_per_folder=2520)
+        world = World(A, pace=pace)
+        world.old_mail(world.exchange.folder("Inbox"), 2000)
+        await world.run(40 * 3600)
+        assert not world.missing()
+        await world.stop()
+
+    run(story())
+    assert not [entry for entry in logs if "nothing has moved" in str(entry)]
+
+
+def test_a_batch_that_gives_up_leaves_no_outage_behind() -> None:
+    """Its sink was away for everybody, then refused this mailbox alone."""
+
+    async def story() -> None:
+        world = watched_world()
+        errors = iter([StorageError("the disk is full"), *[SinkError("not this one", asks=Asks.STOP)] * 3])
+
+        async def fail(batch: Sequence[Email]) -> None:
+            if batch[0].mailbox is A and (error := next(errors, None)) is not None:
+                raise error
+
+        world.sink.before = fail
+        await world.run(3000)
+        assert world.status.obstacles == ()
+        assert not world.missing("a@x")
+        await world.stop()
+
+    run(story())
+
+
+def test_what_is_stored_of_one_mailbox_says_nothing_of_another_that_cannot_be() -> None:
+    async def story() -> None:
+        world = watched_world()
+
+        async def full(batch: Sequence[Email]) -> None:
+            if batch[0].mailbox is A:
+                raise StorageError("no room for these")
+
+        world.sink.before = full
+        await world.run(600)
+        world.mail(world.exchange.folder("Inbox", "b@x"), "small")
+        await world.run(100)
+        assert not world.missing("b@x")
+        assert any("no room for these" in reason for reason in world.status.obstacles)
+        await world.stop()
+
+    run(story())
 
 
 def test_a_sink_that_cannot_be_opened_for_anybody_is_told_once(logs: list[EventDict]) -> None:
