@@ -180,7 +180,8 @@ class MailboxSync:
     async def _begin_anew(self, error: SinkError) -> float:
         """Go on from what the sink knows, because it is no longer the one that it was."""
         self._log.warning(error.summary)
-        await self._storing.start_over(reload=True)
+        with self._parts.watchdog.over_the_end(f"beginning anew with {self.mailbox.address}"):
+            await self._storing.start_over(reload=True)
         self._readings.clear()
         # Who says so again before anything went well is not to be asked again at once, and so for ever.
         wait = self._failed(error) if self._began_anew else 0.0

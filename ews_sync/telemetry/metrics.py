@@ -80,7 +80,8 @@ def _of_the_appliance(status: Status, clock: Clock) -> Iterator[Metric]:
     yield _gauge("start_time_seconds", "When this process started", status.started_at.timestamp())
     yield _gauge("ready", "Whether the job is being done, as /readyz says", status.ready)
     yield _gauge("healthy", "Whether nothing in this process is stuck, as /healthz says", not status.health.troubles)
-    yield _gauge("source_up", "0 while no mailbox can be read", status.source_failure is None)
+    readable = status.source_failure is None and not status.every_mailbox_fails
+    yield _gauge("source_up", "0 while no mailbox can be read", readable)
     yield _gauge("sink_up", "0 while no mail can be stored", status.sink_failure is None)
     yield _gauge(
         "config_last_reload_successful",

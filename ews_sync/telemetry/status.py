@@ -258,6 +258,11 @@ class Status:
         return self.idle or any(mailbox.sink_ready for mailbox in self.mailboxes.values())
 
     @property
+    def every_mailbox_fails(self) -> bool:
+        """Whether there are mailboxes, and the last round of each of them has failed."""
+        return bool(self.mailboxes) and all(mailbox.failure is not None for mailbox in self.mailboxes.values())
+
+    @property
     def obstacles(self) -> tuple[str, ...]:
         """Why the job is not being done, in words; nothing when it is."""
         if self.stopping:
@@ -271,7 +276,7 @@ class Status:
             found.append(_because("the Exchange server has not answered yet", self._trouble))
         elif self.source_failure is not None:
             found.append(_because("no mailbox can be read", self.source_failure))
-        elif self.mailboxes and all(mailbox.failure is not None for mailbox in self.mailboxes.values()):
+        elif self.every_mailbox_fails:
             found.append(_because("every mailbox fails", self._trouble))
         if not self.sink_answered:
             found.append(_because("where the mail goes is not ready yet", self.sink_failure))

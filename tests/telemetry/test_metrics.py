@@ -77,6 +77,9 @@ def test_a_failure_of_one_mailbox_is_its_own() -> None:
     assert value(status, "ews_sync_mailbox_up", mailbox="a@x") == 1
     assert value(status, "ews_sync_mailbox_up", mailbox="b@x") == 0
     assert value(status, "ews_sync_mailboxes") == 2
+    assert value(status, "ews_sync_source_up") == 1
+    status.mailboxes["a@x"].failure = failed.failure
+    assert value(status, "ews_sync_source_up") == 0, "none can be read"
 
 
 @pytest.mark.parametrize(
