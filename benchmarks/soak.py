@@ -313,7 +313,9 @@ async def people(world: SoakWorld, chance: random.Random) -> None:
         if number % 11 == 0 and drafts:
             drafts.pop(0).send()
         if number % 40 == 0:
-            mailbox.folder("Inbox").deliver(factory.email(number, sent=now, size=chance.randrange(1, 6) * 1_000_000))
+            # A number of its own: two messages with one Message-ID are one email in a bucket.
+            large = factory.email(1_000_000 + number, sent=now, size=chance.randrange(1, 6) * 1_000_000)
+            mailbox.folder("Inbox").deliver(large)
 
 
 # --- All of it together ----------------------------------------------------------------------------------------------
