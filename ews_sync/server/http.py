@@ -7,15 +7,17 @@ piece by piece, all answers together at most half of the time, with room for the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import socket
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from ews_sync.errors import ConfigurationError
 from ews_sync.server.doorkeeper import Doorkeeper
-from ews_sync.server.report import Folders, Moment, Wanted, as_text, json_pieces
+from ews_sync.server.report import Folders, Moment, Wanted, as_text, json_pieces, knows
 from ews_sync.server.webpage import load_page
 from ews_sync.telemetry.metrics import CONTENT_TYPE, Metrics
 
@@ -29,7 +31,14 @@ if TYPE_CHECKING:
 _PIECE = 64 * 1024
 _METRICS_STAY = 1.0
 """Seconds in which whoever asks for the metrics again gets the same ones."""
-_SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+_ANSWER_WITHIN = 120.0
+_TIDY_EVERY = 1.0
+_SAFE = {
+    "Server": "ews-sync",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 class StatusServer:
@@ -41,11 +50,12 @@ class StatusServer:
         self._clock = clock
         self._page = load_page()
         self._metrics = Metrics(status, clock)
-        self._metrics_text = b""
+        self._metrics_text = ""
         self._metrics_until = float("-inf")
         self._reporting = asyncio.Lock()
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
+        self._tidying: asyncio.Task[None] | None = None
         self.address = str(bind)
 
     async def start(self) -> None:
@@ -62,9 +72,10 @@ class StatusServer:
         handlers = runner.server
         if handlers is None:
             raise RuntimeError("a runner that is set up has a server")
+        doorkeeper = Doorkeeper(handlers)
         try:
             self._listener = await asyncio.get_running_loop().create_server(
-                Doorkeeper(handlers), self._bind.host, self._bind.port, reuse_address=True
+                doorkeeper, self._bind.host, self._bind.port, reuse_address=True
             )
         except OSError as error:
             await runner.cleanup()
@@ -72,16 +83,27 @@ class StatusServer:
             raise ConfigurationError(
                 (f"--bind: cannot listen at {self._bind}: {reason}; choose another address or stop what listens there",)
             ) from error
+        for listening in self._listener.sockets:
+            # What a client does not read is kept by the system, too; each connection inherits it.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE)
+        self._tidying = asyncio.create_task(self._tidy(doorkeeper), name="doorkeeper")
         self._runner = runner
         host, port = self._listener.sockets[0].getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def aclose(self) -> None:
         """Stop listening."""
+        if self._tidying is not None:
+            self._tidying.cancel()
         if self._listener is not None:
             self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def _tidy(self, doorkeeper: Doorkeeper) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_EVERY)
+            doorkeeper.tidy()
 
     def _moment(self) -> Moment:
         return Moment(self._clock.now(), self._clock.monotonic())
@@ -94,6 +116,9 @@ class StatusServer:
         return web.Response(text=self._page.html, content_type="text/html", headers=headers)
 
     async def _show(self, request: web.Request) -> web.StreamResponse:
+        mailbox = request.query.get("mailbox")
+        if mailbox is not None and not knows(self._status, mailbox):
+            return _json({"error": f"there is no mailbox {mailbox[:80]!r} here"}, status=404)
         match request.query.get("format", "json"):
             case "json":
                 return await self._report(request)
@@ -108,23 +133,31 @@ class StatusServer:
         except ValueError:
             return _json({"error": "unknown value of folders: all, failing or none"}, status=400)
         wanted = Wanted(request.query.get("mailbox"), folders)
-        return await self._streamed(request, "application/json", json_pieces(self._status, self._moment(), wanted))
+        return await self._streamed(
+            request, "application/json; charset=utf-8", json_pieces(self._status, self._moment(), wanted)
+        )
 
     async def _text(self, request: web.Request) -> web.StreamResponse:
-        return await self._streamed(request, "text/plain", [as_text(self._status, self._moment())])
+        return await self._streamed(
+            request, "text/plain; charset=utf-8", [as_text(self._status, self._moment(), request.query.get("mailbox"))]
+        )
 
     async def _streamed(self, request: web.Request, kind: str, pieces: Iterable[str]) -> web.StreamResponse:
         """Send a text that may be long, a bounded piece at a time."""
-        response = web.StreamResponse()
-        response.content_type = kind
-        response.charset = "utf-8"
+        response = web.StreamResponse(headers={"Content-Type": kind})
         await response.prepare(request)
         if request.method == "HEAD":
             return response
         left = iter(pieces)
-        while part := await self._next_part(left):
-            await response.write(part)
-        await response.write_eof()
+        # Who goes away in the middle, or does not read for too long, gets no more, and nobody needs to hear of it.
+        with contextlib.suppress(ConnectionResetError, TimeoutError):
+            async with asyncio.timeout(_ANSWER_WITHIN):
+                while part := await self._next_part(left):
+                    await response.write(part)
+                await response.write_eof()
+                return response
+        if request.transport is not None:
+            request.transport.abort()
         return response
 
     async def _next_part(self, pieces: Iterator[str]) -> bytes:
@@ -142,12 +175,14 @@ class StatusServer:
             await self._clock.sleep(self._clock.monotonic() - began)
         return "".join(part).encode()
 
-    async def _show_metrics(self, _: web.Request) -> web.Response:
+    async def _show_metrics(self, request: web.Request) -> web.StreamResponse:
         now = self._clock.monotonic()
         if now >= self._metrics_until:
-            self._metrics_text = self._metrics.text()
+            self._metrics_text = self._metrics.text().decode()
             self._metrics_until = now + _METRICS_STAY
-        return web.Response(body=self._metrics_text, headers={"Content-Type": CONTENT_TYPE})
+        text = self._metrics_text
+        slices = (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+        return await self._streamed(request, CONTENT_TYPE, slices)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         # Whoever reads this has been answered by the event loop; a task that dies ends the process.

@@ -66,11 +66,16 @@ def json_pieces(status: Status, moment: Moment, wanted: Wanted = EVERYTHING) -> 
     yield "\n  ]\n}\n"
 
 
+def knows(status: Status, mailbox: str) -> bool:
+    """Tell whether there is a mailbox of that address."""
+    return bool(_chosen(status, Wanted(mailbox)))
+
+
 def _chosen(status: Status, wanted: Wanted) -> list[MailboxProgress]:
+    mailboxes = list(status.mailboxes.values())
     if wanted.mailbox is None:
-        return list(status.mailboxes.values())
-    found = status.mailboxes.get(wanted.mailbox)
-    return [] if found is None else [found]
+        return mailboxes
+    return [mailbox for mailbox in mailboxes if mailbox.address.casefold() == wanted.mailbox.casefold()]
 
 
 def _whole(status: Status, moment: Moment) -> dict[str, Any]:
@@ -139,7 +144,7 @@ def _shown_folders(mailbox: MailboxProgress, which: Folders) -> list[FolderProgr
 def _folder(folder: FolderProgress, moment: Moment) -> dict[str, Any]:
     return {
         "path": list(folder.path),
-        "phase": folder.phase,
+        "phase": Phase.FAILED if folder.failure is not None else folder.phase,
         "items": folder.items,
         "marked": folder.marked,
         **_pace(folder.done, folder.total, folder.rate, moment),
@@ -188,15 +193,20 @@ def _time(moment: datetime | None) -> str | None:
 # --- For people ------------------------------------------------------------------------------------------------------
 
 
-def as_text(status: Status, moment: Moment) -> str:
-    """Give the status as a table, a line for each mailbox and each thing that is wrong."""
+def as_text(status: Status, moment: Moment, mailbox: str | None = None) -> str:
+    """Give the status as a table: a line for each mailbox, or for each folder of one, and each thing that is wrong."""
     state = "stopping" if status.stopping else "running" if status.ready else "not ready"
     lines = [f"ews-sync {status.version}: {state}, into {status.sink}", _config(status, moment)]
     if status.shard is not None:
         lines.append(shown(str(status.shard)))
-    rows: list[tuple[str, ...]] = [("MAILBOX", "STATE", "FOLDERS", "CAUGHT UP", "STORED", "RATE", "LAST EMAIL")]
-    rows += [_row(mailbox, status, moment) for mailbox in status.mailboxes.values()]
+    chosen = _chosen(status, Wanted(mailbox))
+    rows: list[tuple[str, ...]] = [
+        ("MAILBOX", "STATE", "FOLDERS", "CAUGHT UP", "STORED", "RATE", "LAST EMAIL", "LAG", "LAST LOOK")
+    ]
+    rows += [_row(one, status, moment) for one in chosen]
     lines += ["", *_table(rows)]
+    if mailbox is not None and chosen:
+        lines += ["", *_table(_folder_rows(chosen[0], moment))]
     notes = [*_problems(status), *_dead_letters(status), *(f"! {warning}" for warning in status.warnings)]
     lines += ["", *notes] if notes else []
     return "\n".join(lines) + "\n"
@@ -241,7 +251,33 @@ def _row(mailbox: MailboxProgress, status: Status, moment: Moment) -> tuple[str,
         f"{mailbox.stored:,}{dead}",
         f"{mailbox.rate.per_second(moment.monotonic):.1f}/s",
         _ago(mailbox.last_stored_at, moment.wall),
+        _lag_words(mailbox.newest_received, moment),
+        _ago(mailbox.last_success_at, moment.wall),
     )
+
+
+def _folder_rows(mailbox: MailboxProgress, moment: Moment) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("FOLDER", "STATE", "CAUGHT UP", "STORED", "SYNCED UNTIL", "LAG", "LAST LOOK")]
+    for folder in _shown_folders(mailbox, Folders.ALL):
+        left = _pace(folder.done, folder.total, folder.rate, moment)["eta_seconds"]
+        share = "-" if not folder.total else f"{folder.done:,}/{folder.total:,}"
+        rows.append(
+            (
+                shown("/".join(folder.path)),
+                "FAILED" if folder.failure is not None else str(folder.phase),
+                share if left is None else f"{share}, {_span(left)} left",
+                f"{folder.stored:,}",
+                _time(folder.synced_until) or "-",
+                _lag_words(folder.newest_received, moment),
+                _ago(folder.last_synced_at, moment.wall),
+            )
+        )
+    return rows
+
+
+def _lag_words(newest_received: datetime | None, moment: Moment) -> str:
+    lag = _lag(newest_received, moment)
+    return "-" if lag is None else _span(lag)
 
 
 def _problems(status: Status) -> list[str]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 OWN = "ews_sync"
 _REQUEST_LOGS = ("httpx", "httpcore", "aiohttp.access")
 """One INFO line for every request says nothing that the service's own lines and the metrics do not say better."""
+_STRANGERS = "aiohttp.server"
 # At their debug level they write down whole log-on messages.
 _NEVER_DEBUG = ("spnego", "msal")
 _UPSETTING = re.compile("[\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
@@ -76,6 +77,8 @@ def configure_logging(debug_level: int, *, stream: TextIO, redactor: Redactor, f
     logging.getLogger(OWN).setLevel(logging.DEBUG if debug_level >= 1 else logging.INFO)
     for name in _REQUEST_LOGS:
         logging.getLogger(name).setLevel(logging.NOTSET if debug_level >= 2 else logging.WARNING)
+    # What strangers send to the page's address is no trouble of ours: a scanner would fill the log with errors.
+    logging.getLogger(_STRANGERS).setLevel(logging.NOTSET if debug_level >= 2 else logging.CRITICAL)
     for name in _NEVER_DEBUG:
         logging.getLogger(name).setLevel(logging.INFO)
     logging.captureWarnings(capture=True)

@@ -146,6 +146,11 @@ def _of_the_mailboxes(status: Status, clock: Clock) -> Iterator[Metric]:
 
     yield gauge("up", "0 when the last round of the mailbox failed", lambda one: one.failure is None)
     yield gauge(
+        "folders_failing",
+        "How many folders of the mailbox cannot be read",
+        lambda one: sum(folder.failure is not None for folder in one.folders.values()),
+    )
+    yield gauge(
         "backfilling", "Whether the mailbox is catching up with old mail", lambda one: one.phase is Phase.BACKFILLING
     )
     yield gauge("backfill_items", "Items that the backfills of the mailbox have in all", lambda one: one.total)

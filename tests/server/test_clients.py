@@ -64,6 +64,13 @@ async def test_what_is_asked_for_is_given(server: StatusServer) -> None:
         failing = (await http.get("/status?folders=failing")).json()
         one = (await http.get("/status?folders=none&mailbox=box3%40x")).json()
         assert (await http.get("/status?folders=some")).status_code == 400
+        nobody = await http.get("/status?mailbox=nobody%40x")
+        text = (await http.get("/status?format=text&mailbox=BOX3%40x")).text
+    assert (nobody.status_code, nobody.json()) == (404, {"error": "there is no mailbox 'nobody@x' here"})
+    assert "box3@x" in text
+    assert "box4@x" not in text.partition("FOLDER ")[0]
+    assert "Inbox/Folder 49" in text
+    assert "FAILED" in text
     assert [len(mailbox["folders"]) for mailbox in everything["mailboxes"]] == [50] * 200
     assert [len(mailbox["folders"]) for mailbox in failing["mailboxes"]] == [1] * 200
     assert [(mailbox["mailbox"], mailbox["folders"]) for mailbox in one["mailboxes"]] == [("box3@x", [])]
@@ -99,6 +106,40 @@ async def test_a_probe_gets_in_however_many_hold_their_connections_open(server: 
             closed += await reader.read() == b""
     assert closed == 51, "the oldest give way"
     assert not held[-1][0].at_eof()
+    for _, writer in held:
+        writer.transport.abort()
+
+
+def connections(server: StatusServer) -> int:
+    """Count those that the server really has."""
+    assert server._runner is not None
+    assert server._runner.server is not None
+    return sum(handler.transport is not None for handler in server._runner.server.connections)
+
+
+async def test_a_burst_leaves_no_more_than_there_may_be(server: StatusServer) -> None:
+    host, _, port = server.address.rpartition(":")
+    held = await asyncio.gather(*(asyncio.open_connection(host, int(port)) for _ in range(400)))
+    async with client(server) as http, asyncio.timeout(20):
+        assert (await http.get("/healthz")).status_code == 200
+        while connections(server) > 101:
+            await http.get("/healthz")
+    for _, writer in held:
+        writer.transport.abort()
+
+
+async def test_who_asks_and_never_reads_is_cut_off_when_there_are_too_many(server: StatusServer) -> None:
+    host, _, port = server.address.rpartition(":")
+    held = []
+    for _ in range(150):
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1)
+        writer.write(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+        await writer.drain()
+        held.append((reader, writer))
+    async with client(server) as http:
+        assert (await http.get("/healthz")).status_code == 200
+    # Cut off, and not only told to go once they have read what they never will.
+    assert connections(server) <= 100
     for _, writer in held:
         writer.transport.abort()
 

@@ -147,6 +147,28 @@ async def test_a_mailbox_that_fails(server: StatusServer, page: Page) -> None:
     await expect(page.locator("#wrong")).to_be_hidden()
 
 
+async def test_many_troubles_are_grouped_and_what_is_left_out_is_said(server: StatusServer, page: Page) -> None:
+    for number in range(60):
+        mailbox = MailboxProgress(f"n{number}", "bank/claims", phase=Phase.FOLLOWING)
+        mailbox.folders["1"] = FolderProgress(("Inbox",), failure=failure("the same for all of these"))
+        mailbox.folders["2"] = FolderProgress(("Other",), failure=failure(f"trouble {number}"))
+        server._status.mailboxes[mailbox.address] = mailbox
+    await expect(page.locator("#problems")).to_contain_text("n0: Inbox and 59 more")
+    await expect(page.locator("#problems li")).to_have_count(21)
+    await expect(page.locator("#problems li").last).to_contain_text("and 41 more")
+
+
+async def test_what_is_selected_stays_so_that_it_can_be_copied(server: StatusServer, page: Page) -> None:
+    server._status.warn("something to copy")
+    await expect(page.locator("#problems")).to_contain_text("something to copy")
+    await page.locator("#problems li").select_text()
+    async with page.expect_response(lambda response: "folders=failing" in response.url):
+        pass
+    async with page.expect_response(lambda response: "folders=failing" in response.url):
+        pass
+    assert "something to copy" in await page.evaluate("getSelection().toString()")
+
+
 async def test_when_exchange_is_away(server: StatusServer, page: Page) -> None:
     away = failure("cannot connect to https://mail.bank.example", "look at the network")
     server._status.source_failure = away

@@ -61,6 +61,9 @@ def test_a_mailbox_has_its_series_and_a_folder_has_none() -> None:
     prefix = "ews_sync_mailbox_"
     assert value(status, f"{prefix}up", mailbox="a@x", bucket="bank/mail") == 1
     assert value(status, f"{prefix}backfilling") == 1
+    assert value(status, f"{prefix}folders_failing") == 0
+    mailbox.folders["1"].failure = Failure.of(SourceError("no"), NOW)
+    assert value(status, f"{prefix}folders_failing") == 1
     assert (value(status, f"{prefix}backfill_items"), value(status, f"{prefix}backfill_done_items")) == (200, 50)
     assert value(status, f"{prefix}emails_stored_total") == 7
     assert value(status, f"{prefix}stored_bytes_total") == 70

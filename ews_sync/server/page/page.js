@@ -4,6 +4,7 @@
   const EVERY = 2000; // milliseconds
   const CHART = 300; // seconds
   const MOST = 100; // mailboxes shown at once
+  const MOST_PROBLEMS = 20;
   const at = (id) => document.getElementById(id);
   const open = new Map(); // mailbox → its folders, where somebody looks at them
   let history = [];
@@ -17,7 +18,7 @@
     return made;
   };
   const number = (value) => value.toLocaleString("en");
-  const rate = (value) => `${value >= 10 ? Math.round(value) : value.toFixed(1)}/s`;
+  const rate = (value) => `${value >= 10 ? number(Math.round(value)) : value.toFixed(1)}/s`;
   const span = (seconds) => {
     if (seconds === null || seconds === undefined) return "–";
     for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"]])
@@ -47,15 +48,24 @@
       const others = boxes.length > 1 ? ` and ${number(boxes.length - 1)} more` : "";
       found.push(told(boxes[0].mailbox + others, boxes[0].failure));
     }
+    const folders = new Map();
     for (const mailbox of status.mailboxes)
-      for (const folder of mailbox.folders)
-        found.push(told(`${mailbox.mailbox}: ${folder.path.join("/")}`, folder.failure));
+      for (const folder of mailbox.folders) {
+        const key = folder.failure.reason;
+        folders.set(key, [...(folders.get(key) || []), [`${mailbox.mailbox}: ${folder.path.join("/")}`, folder.failure]]);
+      }
+    for (const alike of folders.values()) {
+      const others = alike.length > 1 ? ` and ${number(alike.length - 1)} more` : "";
+      found.push(told(alike[0][0] + others, alike[0][1]));
+    }
     for (const warning of status.warnings) found.push({ where: "Mind", what: warning, careful: true });
     return found;
   };
   const drawProblems = (found) => {
     at("wrong").hidden = !found.length;
-    at("problems").replaceChildren(...found.slice(0, 50).map((one) =>
+    const left = found.length - MOST_PROBLEMS;
+    if (left > 0) found = [...found.slice(0, MOST_PROBLEMS), { where: `and ${number(left)} more`, what: "", hint: "all of them: status?format=text", careful: true }];
+    at("problems").replaceChildren(...found.map((one) =>
       el("li", one.careful ? { class: "careful" } : {},
         el("strong", {}, one.where), one.what,
         one.hint ? el("div", {}, `→ ${one.hint}`) : null,
@@ -187,6 +197,8 @@
     document.title = `${kind === "bad" ? "(!) " : ""}ews-sync: ${text}`;
   };
   const draw = (status) => {
+    // Somebody is about to copy something: what is drawn anew is selected no longer.
+    if (!getSelection().isCollapsed) return;
     drawProblems(problems(status));
     drawFigures(status);
     drawChart();
