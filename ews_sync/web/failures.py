@@ -102,6 +102,9 @@ def connection_failure(error: BaseException, url: httpx.URL, peer: str, presente
 
 
 def _no_connection(error: httpx.TransportError, url: httpx.URL) -> ConnectionFailure:
+    if isinstance(error, httpx.ConnectTimeout) and is_tls(error):
+        summary = f"{place(url)} did not answer {_within(error)} while TLS was being set up"
+        return ConnectionFailure(FailureKind.NOT_ACCEPTED, summary)
     if is_tls(error):
         # Through a proxy, TLS is with the server.
         return ConnectionFailure(FailureKind.NO_TLS, f"cannot connect to {place(url)}: {reason(error)}")
@@ -115,6 +118,16 @@ def _no_connection(error: httpx.TransportError, url: httpx.URL) -> ConnectionFai
     else:
         kind, summary = FailureKind.NOT_CONNECTED, f"cannot connect to {through}: {reason(error)}"
     return ConnectionFailure(FailureKind.PROXY if proxy else kind, summary)
+
+
+def _within(error: httpx.ConnectTimeout) -> str:
+    """Give how long was waited, in words."""
+    try:
+        seconds = error.request.extensions["timeout"]["connect"]
+    except (RuntimeError, KeyError):
+        # Not every one that raises it says for which request.
+        return "in time"
+    return f"within {seconds:.0f} s" if seconds else "in time"
 
 
 def proxy_for(url: httpx.URL) -> str:

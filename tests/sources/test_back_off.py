@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ews_sync.errors import SourceError, ThrottledError
+from ews_sync.errors import ConnectionFailedError, SourceError, ThrottledError
 from ews_sync.sources.ews.source import EwsSource
 from ews_sync.sources.ews.throttle import LONGEST_TOLD
 from ews_sync.telemetry.traffic import Outcome, Traffic
@@ -306,6 +306,50 @@ def test_who_holds_memory_does_not_wait_for_long() -> None:
 
     # The third one waits for the 20 seconds that are left, and hears it anew.
     assert run(scene()) == ([0.0, 200.0], [200.0, 100.0, 200.0])
+
+
+def test_what_takes_too_long_is_told_so_that_the_round_can_wait() -> None:
+    """Whoever watches a call that waits for hours takes it for stuck."""
+
+    async def scene() -> tuple[list[float], list[float | None]]:
+        server = VirtualServer(lambda _: Busy(3000.0).says(0.0))
+        client = server.connect()
+        told: list[float | None] = []
+        for pause in (0.0, 2000.0, 700.0):
+            await asyncio.sleep(pause)
+            with pytest.raises(ThrottledError) as caught:
+                await ask(client, asking())
+            told.append(caught.value.retry_after)
+        return [start.at for start in server.started], told
+
+    # The third one waits for the 300 seconds that are left, and hears it anew.
+    assert run(scene()) == ([0.0, 3000.0], [3000.0, 1000.0, 3000.0])
+
+
+def test_who_has_tried_for_long_tries_no_more() -> None:
+    async def scene() -> tuple[int, float]:
+        server = VirtualServer(lambda _: Says(after=2000.0))
+        with pytest.raises(ConnectionFailedError, match="did not end within 1800 s"):
+            await ask(server.connect(), asking())
+        return len(server.started), asyncio.get_running_loop().time()
+
+    assert run(scene()) == (1, 1800.0)
+
+
+def test_who_waits_behind_others_hears_well_before_two_hours_are_over() -> None:
+    async def scene() -> tuple[set[type[object]], float]:
+        server = VirtualServer(lambda _: Says(after=1700.0))
+        client = server.connect()
+        await ask(client, asking("first contact"))
+        began = asyncio.get_running_loop().time()
+        calls = [asyncio.create_task(ask(client, asking())) for _ in range(30)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        took = asyncio.get_running_loop().time() - began
+        # And nobody's place is lost.
+        await ask(client, asking())
+        return {type(result) for result in results if isinstance(result, Exception)}, took
+
+    assert run(scene()) == ({ThrottledError}, 5400.0)
 
 
 def test_requests_and_who_has_to_wait_are_shown() -> None:

@@ -16,8 +16,9 @@ from ews_sync.errors import (
     SourceError,
     ThrottledError,
 )
-from ews_sync.sources.ews.circuit import LONGEST_WAIT, Cause, Record, ServerAwayError, Sign, sign_of
+from ews_sync.sources.ews.circuit import LONGEST_WAIT, Cause, Record, ServerAwayError, Sign, SilenceError, sign_of
 from ews_sync.sources.ews.spool import SpoolError
+from ews_sync.sources.ews.throttle import LONGEST_TOLD
 from tests.engine.virtual_time import START, run
 from tests.sources.support import fault
 from tests.sources.virtual_server import OK, Fails, Says, VirtualServer, ask, asking
@@ -76,13 +77,16 @@ SENT = "the request's id"
         (SourceError("", code="HTTP 500", request_id=SENT), Sign.AWAY, Sign.NOTHING),
         (SourceError("", code="HTTP 502", request_id=SENT), Sign.AWAY, Sign.NOTHING),
         (ThrottledError("", code="HTTP 503", request_id=SENT), Sign.AWAY, Sign.NOTHING),
-        (ThrottledError("", code="HTTP 503", retry_after=5.0, request_id=SENT), Sign.THERE, Sign.THERE),
-        (ThrottledError("", code="HTTP 429", request_id=SENT), Sign.THERE, Sign.THERE),
+        (SilenceError("timed out", request_id=SENT), Sign.SILENT, Sign.NOTHING),
+        (ThrottledError("", code="HTTP 503", retry_after=5.0, request_id=SENT), Sign.AWAY, Sign.NOTHING),
+        (ThrottledError("", code="HTTP 429", request_id=SENT), Sign.AWAY, Sign.NOTHING),
+        (SourceError("", code="HTTP 400", request_id=SENT), Sign.AWAY, Sign.NOTHING),
         (ThrottledError("", code="ErrorServerBusy", request_id=SENT), Sign.THERE, Sign.THERE),
         (SourceError("", code="ErrorMailboxStoreUnavailable", request_id=SENT), Sign.THERE, Sign.THERE),
         (SourceError("", code="ErrorOfTheYear2031", request_id=SENT), Sign.THERE, Sign.THERE),
-        (ConnectionFailedError("certificate", asks=Asks.STOP), Sign.THERE, Sign.THERE),
-        (SourceError("", code="HTTP 403", asks=Asks.STOP), Sign.THERE, Sign.THERE),
+        (SourceError("", code="ErrorAccessDenied", asks=Asks.STOP, request_id=SENT), Sign.THERE, Sign.THERE),
+        (ConnectionFailedError("certificate", asks=Asks.STOP), Sign.AWAY, Sign.AWAY),
+        (SourceError("", code="HTTP 403", asks=Asks.STOP, request_id=SENT), Sign.AWAY, Sign.NOTHING),
         (AuthenticationError("", code="HTTP 401"), Sign.THERE, Sign.THERE),
         (SpoolError("no room"), Sign.NOTHING, Sign.NOTHING),
     ],
@@ -91,6 +95,23 @@ SENT = "the request's id"
 def test_what_a_failure_says_of_the_server(error: SourceError, small: Sign, for_messages: Sign) -> None:
     assert sign_of(error, for_messages=False) is small
     assert sign_of(error, for_messages=True) is for_messages
+
+
+def test_a_silence_of_minutes_says_more_than_a_refusal() -> None:
+    record = Record().after_failure(1, CAUSE, 150.0, START, silent=True)
+    assert not record.is_enough(150.0)
+    assert not record.after_failure(1, CAUSE, 300.0, START, silent=True).is_enough(300.0)
+    # Whoever has waited for that long need not wait to be sure.
+    assert record.after_failure(2, CAUSE, 150.0, START, silent=True).is_enough(150.0)
+
+
+@pytest.mark.parametrize(
+    ("told", "wait"),
+    [(0.0, 5.0), (1.0, 5.0), (30.0, 30.0), (86400.0, LONGEST_TOLD)],
+    ids=["no", "short", "long", "day"],
+)
+def test_a_probe_does_not_go_before_the_time_that_was_told(told: float, wait: float) -> None:
+    assert Record().opened(0.0, 0.0, told).probe_at == wait
 
 
 # --- The client ------------------------------------------------------------------------------------------------------
@@ -118,16 +139,22 @@ class Scene:
             await ask(self.client, call or asking())
         return caught.value
 
-    async def outage(self, says: Says | Fails = REFUSED) -> None:
+    async def outage(self, says: Says | Fails = REFUSED, call: Call | None = None) -> None:
         """Have the server go away, and the client find out."""
         self.says = says
-        while self.client.outage is None:
-            await self.fail()
+        while not isinstance(await self.fail(call), ServerAwayError):
+            await asyncio.sleep(1.0)
             assert self.now < 3600.0, "nobody finds out"
 
     async def until_probe(self) -> None:
-        assert self.client.outage is not None
-        await asyncio.sleep(self.client.outage.next_probe_in)
+        await asyncio.sleep(await self.next_probe_in())
+
+    async def next_probe_in(self) -> float:
+        """Give the seconds until a probe may go; a request for messages hears it, and is none."""
+        error = await self.fail(asking(for_messages=True))
+        assert isinstance(error, ServerAwayError)
+        assert error.retry_after is not None
+        return error.retry_after
 
 
 @pytest.fixture
@@ -151,6 +178,17 @@ def scene() -> Scene:
         Says(b"<html>", 200, PAGE),
         Says(b"", 200),
         Says(OK[:-30]),
+        Says(b"<html>", 503, PAGE, "1"),
+        Says(b"<html>", 503, PAGE, "30"),
+        Says(b"<html>", 503, PAGE, "0"),
+        Says(b"<html>", 429, PAGE),
+        Says(b"<html>", 400, PAGE),
+        Says(b"<html>", 403, PAGE),
+        Says(b"<html>", 404, PAGE),
+        Says(b"<html>", 405, PAGE),
+        Says(b"<html>", 410, PAGE),
+        Says(b"", 302, PAGE),
+        Says(b"", 407, PAGE),
     ],
     ids=str,
 )
@@ -168,7 +206,6 @@ def test_every_want_of_a_server_opens_it_and_an_answer_closes_it(says: Says | Fa
         scene.says = Says()
         await scene.until_probe()
         await ask(scene.client, asking("b@x"))
-        assert scene.client.outage is None
         await ask(scene.client, asking())
 
     run(play())
@@ -178,12 +215,13 @@ def test_every_want_of_a_server_opens_it_and_an_answer_closes_it(says: Says | Fa
     "says",
     [
         Says(fault("ErrorServerBusy", backoff="1000"), 500),
-        Says(b"", 503, PAGE, "1"),
-        Says(b"", 429, PAGE),
+        Says(fault("ErrorServerBusy", backoff="1000"), 503),
+        Says(fault("ErrorServerBusy"), 429, retry_after="1"),
         Says(fault("ErrorMailboxStoreUnavailable"), 500),
         Says(fault("ErrorInternalServerError"), 500),
+        Says(fault("ErrorAccessDenied"), 500),
     ],
-    ids=["busy", "503 with Retry-After", "429", "a store", "a fault"],
+    ids=["busy", "busy with 503", "busy with 429", "a store", "a fault", "a refusal"],
 )
 def test_a_server_that_answers_is_not_away_whatever_it_says(says: Says, scene: Scene) -> None:
     async def play() -> None:
@@ -191,7 +229,6 @@ def test_a_server_that_answers_is_not_away_whatever_it_says(says: Says, scene: S
         for number in range(20):
             error = await scene.fail(asking(f"{number}@x"))
             assert error.scope is Scope.MAILBOX
-        assert scene.client.outage is None
 
     run(play())
 
@@ -204,7 +241,7 @@ def test_messages_that_make_their_requests_fail_are_no_outage(says: Says | Fails
         await ask(scene.client, asking())
         scene.says = says
         await asyncio.gather(*(scene.fail(asking(f"{n % 5}@x", for_messages=True)) for n in range(20)))
-        assert scene.client.outage is None
+        assert not isinstance(await scene.fail(), ServerAwayError)
 
     run(play())
 
@@ -215,6 +252,64 @@ def test_one_mailbox_that_gets_nothing_while_others_do_is_no_outage(scene: Scene
         for _ in range(20):
             assert not isinstance(await scene.fail(asking("bad@x")), ServerAwayError)
             await ask(scene.client, asking("good@x"))
+
+    run(play())
+
+
+def test_a_page_for_two_mailboxes_of_many_is_no_outage(scene: Scene) -> None:
+    """EWS switched off for one mailbox is a 403, too."""
+
+    async def play() -> None:
+        scene.for_one = dict.fromkeys(("1@x", "2@x"), Says(b"<html>", 403, PAGE))
+        for _ in range(50):
+            for number in range(8):
+                answers = await asyncio.gather(ask(scene.client, asking(f"{number}@x")), return_exceptions=True)
+                assert not isinstance(answers[0], ServerAwayError)
+
+    run(play())
+
+
+def test_what_an_operator_must_mend_is_told_as_the_outage_that_it_is(scene: Scene) -> None:
+    async def play() -> None:
+        await scene.outage(Says(b"", 407, PAGE))
+        error = await scene.fail()
+        assert isinstance(error, ServerAwayError)
+        assert (error.asks, error.code) == (Asks.RETRY, "HTTP 407")
+        assert "check HTTPS_PROXY" in error.hint
+        await scene.until_probe()
+        assert isinstance(await scene.fail(), ServerAwayError)
+
+    run(play())
+
+
+def test_a_page_that_names_a_time_is_left_alone_for_it(scene: Scene) -> None:
+    async def play() -> None:
+        await scene.outage(Says(b"<html>", 503, PAGE, "100"))
+        last = scene.server.started[-1].at
+        error = await scene.fail()
+        assert error.retry_after == pytest.approx(100.0, abs=0.1)
+        await scene.until_probe()
+        await scene.fail(asking("b@x"))
+        assert scene.server.started[-1].at - last >= 100.0
+
+    run(play())
+
+
+@pytest.mark.parametrize(("mailboxes", "within"), [(1, 310.0), (3, 155.0)])
+def test_a_server_that_says_nothing_is_found_out_soon(mailboxes: int, within: float, scene: Scene) -> None:
+    async def play() -> None:
+        await ask(scene.client, asking())
+        scene.says = Fails(httpx.ReadTimeout, 150.0)
+        began = scene.now
+
+        ends: list[float] = []
+
+        async def one(number: int) -> None:
+            await scene.outage(scene.says, asking(f"{number}@x"))
+            ends.append(scene.now - began)
+
+        await asyncio.gather(*(one(number) for number in range(mailboxes)))
+        assert max(ends) <= within
 
     run(play())
 
@@ -241,8 +336,7 @@ def test_the_error_says_why_and_since_when_and_when_to_come_again(scene: Scene) 
         await scene.outage()
         first = await scene.fail(asking("b@x"))
         assert first.summary == (
-            "no usable answer from the mail server since 2024-06-01 12:01:00 UTC: "
-            "cannot connect to exchange.test:443: Connection refused"
+            "nothing can be read since 2024-06-01 12:01:00 UTC: cannot connect to exchange.test:443: Connection refused"
         )
         assert first.hint.startswith("check the server's name and port")
         assert first.retry_after == pytest.approx(5.0)
@@ -250,10 +344,22 @@ def test_the_error_says_why_and_since_when_and_when_to_come_again(scene: Scene) 
         second = await scene.fail()
         assert second.summary == first.summary
         assert second.retry_after == pytest.approx(1.0)
-        outage = scene.client.outage
-        assert outage is not None
-        assert (outage.since - START).total_seconds() == pytest.approx(60.06)
-        assert outage.next_probe_in == pytest.approx(1.0)
+
+    run(play())
+
+
+def test_who_issues_tokens_and_is_away_is_not_taken_for_the_mail_server(scene: Scene) -> None:
+    def no_token(_: httpx.Request) -> Says:
+        raise ConnectionFailedError("asking for an access token: cannot reach login.test:443")
+
+    async def play() -> None:
+        scene.server.answer = no_token
+        await scene.outage()
+        error = await scene.fail()
+        assert error.summary == (
+            "nothing can be read since 2024-06-01 12:00:00 UTC: asking for an access token: cannot reach login.test:443"
+        )
+        assert "server" not in error.hint
 
     run(play())
 
@@ -269,8 +375,7 @@ def test_one_request_goes_ahead_and_nobody_waits_for_it(scene: Scene) -> None:
         assert {type(error) for error in errors} == {ServerAwayError}
         assert scene.now == at + 15.0
         # From the end of the probe on, and twice as long as before.
-        assert scene.client.outage is not None
-        assert scene.client.outage.next_probe_in == pytest.approx(10.0)
+        assert await scene.next_probe_in() == pytest.approx(10.0)
 
     run(play())
 
@@ -284,12 +389,9 @@ def test_what_was_on_its_way_before_does_not_put_the_probe_off(scene: Scene) -> 
         await scene.outage()
         await scene.until_probe()
         await scene.fail()
-        outage = scene.client.outage
-        assert outage is not None
-        probe_at = scene.now + outage.next_probe_in
+        probe_at = scene.now + await scene.next_probe_in()
         assert isinstance(await slow, ServerAwayError)
-        assert scene.client.outage is not None
-        assert scene.now + scene.client.outage.next_probe_in == pytest.approx(probe_at)
+        assert scene.now + await scene.next_probe_in() == pytest.approx(probe_at)
 
     run(play())
 
@@ -373,14 +475,12 @@ def test_the_waits_are_forgotten_once_it_was_back(scene: Scene) -> None:
         for _ in range(6):
             await scene.until_probe()
             await scene.fail()
-        assert scene.client.outage is not None
-        assert scene.client.outage.next_probe_in == pytest.approx(300.0)
+        assert await scene.next_probe_in() == pytest.approx(300.0)
         scene.says = Says()
         await scene.until_probe()
         await ask(scene.client, asking())
         await scene.outage()
-        assert scene.client.outage is not None
-        assert scene.client.outage.next_probe_in == pytest.approx(5.0)
+        assert await scene.next_probe_in() == pytest.approx(5.0)
 
     run(play())
 

@@ -293,7 +293,7 @@ async def test_this_machines_trouble_is_not_retried(rig: Rig) -> None:
 )
 async def test_retry_after_is_obeyed(status: int, value: str, wait: float, rig: Rig) -> None:
     await rig.start(says(b"busy", status, Retry_After=value, Content_Type="text/plain"), says())
-    await rig.ask()
+    await rig.ask(Call("asking", b"<request/>", CALL.principal, patience=wait))
     assert rig.clock.waits == [wait]
 
 

@@ -13,7 +13,7 @@ async def test_one_at_a_time_until_the_credentials_are_taken_and_then_all_at_onc
 
     async def ask() -> None:
         nonlocal inside
-        async with contact.passage():
+        async with contact.passage("asking"):
             inside += 1
             most.append(inside)
             await asyncio.sleep(0)
@@ -32,7 +32,7 @@ async def test_a_refusal_holds_for_everybody_and_is_met_once() -> None:
 
     async def ask() -> None:
         nonlocal tries
-        async with contact.passage():
+        async with contact.passage("asking"):
             tries += 1
             await asyncio.sleep(0)
             error = AuthenticationError("no", code="HTTP 401", request_id="r1")
@@ -49,32 +49,34 @@ async def test_a_refusal_after_the_credentials_were_taken_holds_too() -> None:
     contact.taken()
     contact.refused(AuthenticationError("no"))
     with pytest.raises(AuthenticationError):
-        async with contact.passage():
+        async with contact.passage("asking"):
             raise AssertionError
 
 
 async def test_the_refusal_of_one_mailbox_is_not_kept() -> None:
     contact = FirstContact()
     contact.refused(AuthenticationError("no", scope=Scope.MAILBOX))
-    async with contact.passage():
+    async with contact.passage("asking"):
         contact.taken()
 
 
 async def test_those_who_wait_for_one_that_finds_no_server_need_not_find_out_again() -> None:
     contact, tries = FirstContact(), 0
 
-    async def ask() -> None:
+    async def ask(caller: int) -> None:
         nonlocal tries
-        async with contact.passage():
+        doing = f"listing {caller}"
+        async with contact.passage(doing):
             tries += 1
             await asyncio.sleep(0)
-            raise ConnectionFailedError("nobody there")
+            raise ConnectionFailedError(f"{doing}: nobody there")
 
-    results = await asyncio.gather(*(ask() for _ in range(20)), return_exceptions=True)
+    results = await asyncio.gather(*(ask(caller) for caller in range(20)), return_exceptions=True)
     assert tries == 1
     assert {type(result) for result in results} == {ConnectionFailedError}
+    assert [str(result) for result in results] == [f"listing {caller}: nobody there" for caller in range(20)]
     with pytest.raises(ConnectionFailedError):
-        await ask()
+        await ask(20)
     assert tries == 2
 
 
@@ -83,7 +85,7 @@ async def test_what_holds_for_everybody_is_not_said_in_the_name_of_one() -> None
 
     async def ask() -> None:
         nonlocal tries
-        async with contact.passage():
+        async with contact.passage("asking"):
             tries += 1
             await asyncio.sleep(0)
             raise ConnectionFailedError("away", scope=Scope.PROCESS)
@@ -98,7 +100,7 @@ async def test_cancellation_lets_the_next_one_go_ahead() -> None:
     entered = asyncio.Event()
 
     async def hang() -> None:
-        async with contact.passage():
+        async with contact.passage("asking"):
             entered.set()
             await asyncio.Event().wait()
 

@@ -49,6 +49,11 @@ CERTIFICATE = caused_by(httpx.ConnectError("x"), wrong_certificate())
     [
         (REFUSED, FailureKind.NOT_CONNECTED, "cannot connect to server.example:443: Connection refused"),
         (httpx.ConnectTimeout(""), FailureKind.NOT_ACCEPTED, "server.example:443 did not accept a connection in time"),
+        (
+            caused_by(httpx.ConnectTimeout("x"), ssl.SSLWantReadError(2, "The operation did not complete (read)")),
+            FailureKind.NOT_ACCEPTED,
+            "server.example:443 did not answer in time while TLS was being set up",
+        ),
         (NO_TLS, FailureKind.NO_TLS, "cannot connect to server.example:443: WRONG_VERSION_NUMBER"),
         (
             CERTIFICATE,
@@ -75,6 +80,14 @@ def test_what_was_met(error: Exception, kind: FailureKind, summary: str) -> None
     presented = "it" if error is CERTIFICATE else ""
     failure = connection_failure(error, URL, "the peer", presented)
     assert (failure.kind, failure.summary) == (kind, summary)
+
+
+def test_how_long_was_waited_for_tls_is_told_where_it_is_known() -> None:
+    request = httpx.Request("POST", URL, extensions={"timeout": {"connect": 15}})
+    error = caused_by(httpx.ConnectTimeout("x", request=request), ssl.SSLWantReadError(2, "did not complete"))
+    ours = exchange_error("reading", error, URL, "")
+    assert ours.summary == "reading: server.example:443 did not answer within 15 s while TLS was being set up"
+    assert "port speaks TLS" not in ours.hint
 
 
 @pytest.mark.parametrize(
@@ -142,7 +155,7 @@ def test_what_no_waiting_mends_asks_for_an_operator(error: Exception) -> None:
 )
 def test_whether_anything_was_sent(error: Exception, sent: bool) -> None:  # noqa: FBT001
     assert type(platform_error("x", error, URL)) is (PlatformError if sent else UnreachableError)
-    assert type(exchange_error("x", error, URL, "")) is ConnectionFailedError
+    assert isinstance(exchange_error("x", error, URL, ""), ConnectionFailedError)
 
 
 @pytest.mark.parametrize(

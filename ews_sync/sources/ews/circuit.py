@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from ews_sync.errors import Asks, AuthenticationError, ConnectionFailedError, Scope
-from ews_sync.sources.ews.throttle import doubled
+from ews_sync.errors import AuthenticationError, ConnectionFailedError, Scope
+from ews_sync.sources.ews.throttle import LONGEST_TOLD, doubled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _IN_A_ROW = 5
 """Failures: more than one call makes of itself."""
+_A_SILENCE = 3
+"""How many failures it counts for that a small request got nothing for minutes."""
 _CALLS = 2
 _FOR_SECONDS = 3.0
 """A load balancer that drops all connections at once, and takes new ones, is met by the calls' own retries."""
@@ -39,44 +41,52 @@ class ServerAwayError(ConnectionFailedError):
     scope = Scope.PROCESS
 
 
+class SilenceError(ConnectionFailedError):
+    """Connected, and then nothing for as long as one waits at most, which is minutes."""
+
+
 class Sign(StrEnum):
     """What the end of a request tells of the server."""
 
     THERE = "there"
     AWAY = "away"
+    SILENT = "silent"
+    """Away, and it took minutes to find out."""
     NOTHING = "nothing"
 
 
 def sign_of(error: SourceError, *, for_messages: bool) -> Sign:
     """Tell what a failed request says of the server.
 
-    Whoever throttles, refuses or faults is there. `for_messages` says that the request asked for messages: one of them
-    can be what makes a server, or a proxy before it, slow or sick, so only what never got there counts.
+    Whoever throttles, refuses or faults in the words of EWS is there, whatever it asks for. A page that speaks no EWS
+    is nobody's answer, whatever its status: that of one mailbox alone is outweighed by what the others get.
+    `for_messages` says that the request asked for messages: one of them can be what makes a server, or a proxy before
+    it, slow or sick, so only what never got there counts.
     """
-    if error.scope is Scope.PROCESS and not isinstance(error, AuthenticationError):
+    if isinstance(error, AuthenticationError):
+        return Sign.THERE
+    if error.scope is Scope.PROCESS:
         # This machine's own trouble.
         return Sign.NOTHING
-    if error.asks is not Asks.RETRY or not _is_no_answer(error):
+    # A code that is a status says that there was no SOAP to take a better one from.
+    if not isinstance(error, ConnectionFailedError) and not error.code.startswith("HTTP "):
         return Sign.THERE
     if for_messages and error.request_id:
         return Sign.NOTHING
-    return Sign.AWAY
-
-
-def _is_no_answer(error: SourceError) -> bool:
-    """Tell whether nothing that speaks EWS has answered. A busy server names a time, a gateway without one does not."""
-    if isinstance(error, ConnectionFailedError):
-        return True
-    return error.code.startswith("HTTP 5") and error.retry_after is None
+    return Sign.SILENT if isinstance(error, SilenceError) else Sign.AWAY
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why the server counts as away: the first failure of the row, in words for an operator."""
+    """Why the server counts as away: the first failure of the row, in words for an operator.
+
+    `told` is how many seconds it asked us to wait, or 0.
+    """
 
     reason: str
     hint: str
     code: str
+    told: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,7 @@ class Record:
     """
 
     failures: int = 0
+    silences: int = 0
     calls: frozenset[int] = frozenset()
     first_at: float = 0.0
     since: datetime | None = None
@@ -103,19 +114,27 @@ class Record:
     probes: int = 0
     probe_at: float | None = None
 
-    def after_failure(self, call: int, cause: Cause, at: float, now: datetime) -> Record:
+    def after_failure(self, call: int, cause: Cause, at: float, now: datetime, *, silent: bool = False) -> Record:
         """Count a failure of the call with this number."""
-        if self.since is None:
-            return Record(1, frozenset({call}), at, now, cause)
-        return replace(self, failures=self.failures + 1, calls=self.calls | {call})
+        record = self if self.since is not None else Record(first_at=at, since=now, cause=cause)
+        return replace(
+            record,
+            failures=record.failures + (_A_SILENCE if silent else 1),
+            silences=record.silences + silent,
+            calls=record.calls | {call},
+        )
 
     def is_enough(self, at: float) -> bool:
         """Tell whether the circuit is to open."""
-        return self.failures >= _IN_A_ROW and len(self.calls) >= _CALLS and at - self.first_at >= _FOR_SECONDS
+        lasts = self.silences > 0 or at - self.first_at >= _FOR_SECONDS
+        return self.failures >= _IN_A_ROW and len(self.calls) >= _CALLS and lasts
 
-    def opened(self, at: float, jitter: float) -> Record:
-        """Open the circuit, or keep it open after a probe; `jitter` in [0, 1) takes up to a tenth off the wait."""
-        wait = doubled(FIRST_WAIT, self.probes, LONGEST_WAIT) * (1 - jitter / 10)
+    def opened(self, at: float, jitter: float, told: float = 0.0) -> Record:
+        """Open the circuit, or keep it open after a probe.
+
+        `jitter` in [0, 1) takes up to a tenth off the wait, which is at least the `told` seconds, up to `LONGEST_TOLD`.
+        """
+        wait = max(doubled(FIRST_WAIT, self.probes, LONGEST_WAIT) * (1 - jitter / 10), min(told, LONGEST_TOLD))
         # Who failed does not matter any more, and an outage may last for weeks.
         return replace(self, calls=frozenset(), probes=self.probes + 1, probe_at=at + wait)
 
@@ -140,7 +159,7 @@ class Circuit:
         self._probe: Trial | None = None
 
     @property
-    def outage(self) -> Outage | None:
+    def _outage(self) -> Outage | None:
         """What is known while the circuit is open."""
         record = self._record
         if record.probe_at is None or record.since is None or record.cause is None:
@@ -149,14 +168,14 @@ class Circuit:
 
     def check(self) -> None:
         """Raise when a request would not be let through now."""
-        outage = self.outage
+        outage = self._outage
         if outage is not None and (outage.next_probe_in > 0 or self._probe is not None):
             raise _away(outage)
 
     def start(self, call: int, *, may_probe: bool) -> Trial:
         """Let a request through, right before it is sent. Its end must be told to `ended`, whatever it is."""
         self.check()
-        outage = self.outage
+        outage = self._outage
         if outage is None:
             return Trial(call, probing=False)
         if not may_probe:
@@ -172,27 +191,27 @@ class Circuit:
             was_open = self._record.probe_at is not None
             self._record = Record()
             return was_open
-        if sign is Sign.AWAY and cause is not None:
-            self._failed(trial, cause)
+        if sign is not Sign.NOTHING and cause is not None:
+            self._failed(trial, cause, silent=sign is Sign.SILENT)
         return False
 
-    def _failed(self, trial: Trial, cause: Cause) -> None:
+    def _failed(self, trial: Trial, cause: Cause, *, silent: bool) -> None:
         at = self._clock.monotonic()
         record = self._record
         if record.probe_at is None:
-            record = record.after_failure(trial.call, cause, at, self._clock.now())
+            record = record.after_failure(trial.call, cause, at, self._clock.now(), silent=silent)
             if record.is_enough(at):
-                record = record.opened(at, self._jitter())
+                record = record.opened(at, self._jitter(), cause.told)
         elif trial.probing:
-            record = record.opened(at, self._jitter())
+            record = record.opened(at, self._jitter(), cause.told)
         self._record = record
 
 
 def _away(outage: Outage) -> ServerAwayError:
     cause = outage.cause
     return ServerAwayError(
-        f"no usable answer from the mail server since {outage.since:%Y-%m-%d %H:%M:%S} UTC: {cause.reason}",
+        f"nothing can be read since {outage.since:%Y-%m-%d %H:%M:%S} UTC: {cause.reason}",
         code=cause.code,
-        hint=cause.hint or "nothing is lost: it goes on by itself as soon as the server answers",
+        hint=cause.hint or "nothing is lost: it goes on by itself as soon as that is over",
         retry_after=outage.next_probe_in,
     )

@@ -13,7 +13,6 @@ import zlib
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import httpx
@@ -21,7 +20,7 @@ import structlog
 
 from ews_sync import __version__
 from ews_sync.errors import Asks, ConnectionFailedError, ProtocolError, Scope, SourceError, ThrottledError
-from ews_sync.sources.ews.circuit import Cause, Circuit, Sign, sign_of
+from ews_sync.sources.ews.circuit import Cause, Circuit, Sign, SilenceError, sign_of
 from ews_sync.sources.ews.codes import TIMED_OUT
 from ews_sync.sources.ews.connections import AT_ONCE, Connections
 from ews_sync.sources.ews.contact import FirstContact
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from ews_sync.model import Clock
-    from ews_sync.sources.ews.circuit import Outage, Trial
+    from ews_sync.sources.ews.circuit import Trial
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -44,6 +43,11 @@ USER_AGENT = f"ews-sync/{__version__}"
 ANSWER_WITHIN = 150.0
 """Seconds of silence. Exchange executes a request for up to a minute before it gives up, so reading waits longer."""
 _DEADLINE = 1800.0
+_PATIENCE = 600.0
+_LONG_ENOUGH = 1800.0
+"""Seconds after which a call is not attempted again."""
+_AT_MOST = 5400.0
+"""Seconds that a call takes at most, all its waits included: whoever watches takes it for stuck after two hours."""
 _PIECE = 64 * 1024
 _PAUSE_EVERY = 1024 * 1024
 _AT_ONCE_AGAIN = 2
@@ -60,6 +64,8 @@ _NEVER_SENT = (
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
+_WITH_SOAP = frozenset({200, 429, 500, 503})
+"""The statuses with which Exchange's own answers come. SOAP with another one is not looked for."""
 _XML = frozenset({"text/xml", "application/soap+xml", "application/xml"})
 
 
@@ -94,7 +100,7 @@ class Call:
     compressed: bool = True
     max_answer: int = 64 * 1024 * 1024
     attempts: int = 100
-    patience: float = inf
+    patience: float = _PATIENCE
     for_messages: bool = False
     operation: str = "other"
 
@@ -157,11 +163,6 @@ class Client:
         self._numbers = itertools.count()
         self._log = structlog.get_logger("ews_sync.ews")
 
-    @property
-    def outage(self) -> Outage | None:
-        """What is known while the server is away for everybody: since when, why, and when it is asked again."""
-        return self._circuit.outage
-
     def gate(self, principal: str) -> Gate:
         """Give the principal's gate; the same one every time."""
         return self._gates.setdefault(principal, Gate(self._clock))
@@ -177,7 +178,24 @@ class Client:
         `new_reader` makes a reader for each attempt. `throttling` finds in an answer, good as it is, that the server is
         busy all the same. Raises `ServerAwayError` at once while the server is away for everybody.
         """
+        try:
+            async with asyncio.timeout(_AT_MOST):
+                return await self._send(call, new_reader, throttling)
+        except TimeoutError:
+            # Nothing below lets another one out.
+            raise ThrottledError(
+                f"{call.doing}: still behind other requests after {_AT_MOST / 60:.0f} minutes",
+                hint="the server or the network is too slow for so many mailboxes; it is tried again",
+            ) from None
+
+    async def _send(
+        self,
+        call: Call,
+        new_reader: Callable[[], Reader[T]],
+        throttling: Callable[[T], ThrottledError | None],
+    ) -> T:
         number = next(self._numbers)
+        began = self._clock.monotonic()
         failed = 0
         while True:
             self._circuit.check()
@@ -187,14 +205,19 @@ class Client:
                 continue
             except SourceError as error:
                 # What this machine lacks (scope PROCESS) does not come back by asking the server again.
-                if error.asks is not Asks.RETRY or error.scope is Scope.PROCESS:
+                if error.scope is Scope.PROCESS:
                     raise
-                # This may have been the failure that tells that nobody gets through.
+                # This may have been the failure that tells that nobody gets through, which an operator need not mend
+                # for each mailbox, whatever it asks for.
                 self._circuit.check()
-                failed += 1
-                if failed >= self._attempts(call, error) or self.gate(call.principal).wait_left > call.patience:
+                if error.asks is not Asks.RETRY:
                     raise
+                failed += 1
                 wait = self._wait(error, failed)
+                longest = max(wait, self.gate(call.principal).wait_left)
+                too_late = self._clock.monotonic() - began >= _LONG_ENOUGH
+                if failed >= self._attempts(call, error) or longest > call.patience or too_late:
+                    raise
                 self._log.debug(
                     "request failed, trying again",
                     doing=call.doing,
@@ -208,8 +231,11 @@ class Client:
     def _attempts(self, call: Call, error: SourceError) -> int:
         """Give how many attempts are enough.
 
-        A busy server says nothing about this call; one that took too long over it does.
+        A busy server says nothing about this call; one that took too long over it does. A small request that got
+        nothing for minutes is not sent again at once: its caller knows what else can be asked for.
         """
+        if isinstance(error, SilenceError) and not call.for_messages:
+            return 1
         if isinstance(error, ThrottledError) and error.code != TIMED_OUT:
             return self._retry.attempts
         return min(self._retry.attempts, call.attempts)
@@ -250,7 +276,8 @@ class Client:
         except SourceError as error:
             outcome = Outcome.THROTTLED if isinstance(error, ThrottledError) else outcome
             sign = sign_of(error, for_messages=attempt.call.for_messages)
-            cause = Cause(error.summary.removeprefix(f"{attempt.call.doing}: "), error.hint, error.code)
+            reason = error.summary.removeprefix(f"{attempt.call.doing}: ")
+            cause = Cause(reason, error.hint, error.code, error.retry_after or 0.0)
             raise
         finally:
             if attempt.trial is not None:
@@ -337,7 +364,7 @@ class Client:
         request = self._http.build_request(
             "POST", self._url, content=call.content, headers=_headers(call, request_id), timeout=self._timeout
         )
-        async with self._contact.passage():
+        async with self._contact.passage(call.doing):
             try:
                 response = await self._connections.send(request, partial(self._start, attempt))
             except httpx.HTTPError as error:
@@ -360,7 +387,7 @@ class Client:
         attempt.sent_at = self._clock.monotonic()
 
     async def _read(self, call: Call, response: httpx.Response, reader: Reader[T]) -> T:
-        if response.status_code not in {200, 500} or content_type(response) not in _XML:
+        if response.status_code not in _WITH_SOAP or content_type(response) not in _XML:
             raise status_error(call.doing, response, self._clock.now())
         received = at_pause = 0
         try:

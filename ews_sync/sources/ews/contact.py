@@ -23,6 +23,7 @@ class FirstContact:
         self._taken = False
         self._refusal: SourceError | None = None
         self._failure: ConnectionFailedError | None = None
+        self._failed_doing = ""
         self._failures = 0
         self._one_at_a_time = asyncio.Lock()
 
@@ -31,11 +32,12 @@ class FirstContact:
         self._taken = True
 
     @asynccontextmanager
-    async def passage(self) -> AsyncIterator[None]:
+    async def passage(self, doing: str) -> AsyncIterator[None]:
         """Let a request through: at once when the credentials are known to be good, else one after the other.
 
         Raises the `AuthenticationError` that an earlier request met; and, for those that waited for a request that
         found no server, the same `ConnectionFailedError` again, so that not each of them has to find out by itself.
+        `doing` names the request, with which the words of its errors begin.
         """
         if self._taken:
             self._raise_refusal()
@@ -45,14 +47,14 @@ class FirstContact:
         async with self._one_at_a_time:
             self._raise_refusal()
             if not self._taken:
-                self._raise_failure(since=before)
+                self._raise_failure(before, doing)
             try:
                 yield
             except ConnectionFailedError as error:
                 # What holds for everybody is said to each of them by whoever knows it.
                 if error.scope is not Scope.PROCESS:
                     self._failures += 1
-                    self._failure = error
+                    self._failure, self._failed_doing = error, doing
                 raise
 
     def refused(self, error: SourceError) -> None:
@@ -65,11 +67,11 @@ class FirstContact:
         if known is not None:
             raise AuthenticationError(known.summary, code=known.code, hint=known.hint, request_id=known.request_id)
 
-    def _raise_failure(self, since: int) -> None:
+    def _raise_failure(self, since: int, doing: str) -> None:
         known = self._failure
         if known is not None and self._failures > since:
             raise ConnectionFailedError(
-                known.summary,
+                f"{doing}: {known.summary.removeprefix(f'{self._failed_doing}: ')}",
                 asks=known.asks,
                 code=known.code,
                 hint=known.hint,

@@ -9,10 +9,10 @@ from ews_sync.errors import (
     Asks,
     AuthenticationError,
     ConnectionFailedError,
-    ProtocolError,
     SourceError,
     ThrottledError,
 )
+from ews_sync.sources.ews.circuit import SilenceError
 from ews_sync.web.challenges import challenges, of_scheme
 from ews_sync.web.failures import (
     FailureKind,
@@ -66,7 +66,8 @@ def connection_error(
     failure = connection_failure(error, url, "the Exchange server", presented)
     certificate = failure.certificate
     for_operators = failure.kind in {FailureKind.CERTIFICATE, FailureKind.PROXY_LOGIN}
-    return ConnectionFailedError(
+    kind = SilenceError if failure.kind is FailureKind.NOT_ANSWERED else ConnectionFailedError
+    return kind(
         f"{doing}: {failure.summary}",
         asks=Asks.STOP if for_operators else Asks.RETRY,
         code=failure.code,
@@ -98,7 +99,7 @@ def status_error(doing: str, response: httpx.Response, now: datetime) -> SourceE
             hint = _EWS_IN_EXCHANGE_ONLINE if online else _EWS_FORBIDDEN
             return SourceError(f"{doing}: the Exchange server forbids it", asks=Asks.STOP, code=code, hint=hint)
         case 404 | 405 | 410:
-            return ProtocolError(
+            return ConnectionFailedError(
                 f"{doing}: there is no EWS at {address(url)}",
                 asks=Asks.STOP,
                 code=code,
@@ -118,7 +119,7 @@ def status_error(doing: str, response: httpx.Response, now: datetime) -> SourceE
                 retry_after=retry_after(response, now),
             )
         case 301 | 302 | 303 | 307 | 308:
-            return ProtocolError(
+            return ConnectionFailedError(
                 f"{doing}: the server redirects to {redirected_to(response)}, which is not followed",
                 asks=Asks.STOP,
                 code=code,
