@@ -65,4 +65,4 @@ lock: $(STAMP) ## Renew the locks that the image installs from
 		--allow-unsafe --build-deps-for=wheel --only-build-deps --output-file requirements-build.lock pyproject.toml
 
 clean: ## Remove what the other targets made, but for the demo's mail
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site *.egg-info

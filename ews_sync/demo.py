@@ -198,7 +198,7 @@ async def _display(appliance: Appliance, url: str, directory: Path, place: _Plac
         stream,
         f"A demo: a simulated Exchange server, and the appliance that keeps its mail in step with {place.kind}.",
         f"  Exchange  {url} (user {_USER}, password {_PASSWORD})",
-        f"  status    http://{appliance.server.address}/status",
+        f"  status    http://{appliance.server.address}/",
         *place.now,
         f"  config    {directory / 'config' / 'demo' / 'appliance.json'}",
         f"  log       {directory / 'ews-sync.log'}",

@@ -37,5 +37,8 @@ def test_a_shard_says_what_is_its_own() -> None:
     arguments = REMOTE | {"shard_name": "ews-2", "total_shards": "5"}
     settings = read_config(load_options(arguments, TOKEN), TOKEN, json.dumps(basic(mailboxes=mailboxes)).encode())
     findings = [Finding(mailbox) for mailbox in settings.mailboxes[:3]]
-    assert "shard 2 of 5 (ews-2): 3 of the config's 9 mailboxes" in render(settings, findings).splitlines()
+    assert (
+        "ews-2, one of 5 shards (number 2, from 0): 3 of the config's 9 mailboxes"
+        in render(settings, findings).splitlines()
+    )
     assert "none of the config's 9 mailboxes" in render(settings, [])

@@ -149,7 +149,7 @@ class ShardNote:
     mailboxes_in_config: int | None = None
 
     def __str__(self) -> str:
-        which = f"shard {self.number} of {self.total} ({self.name})"
+        which = f"{self.name}, one of {self.total} shards (number {self.number}, from 0)"
         if self.mailboxes is None or self.mailboxes_in_config is None:
             return which
         all_of_them = f"the config's {self.mailboxes_in_config} mailboxes"

@@ -117,11 +117,14 @@ def test_a_shard_is_an_object_and_a_sentence() -> None:
         "mailboxes": 3,
         "mailboxes_in_config": 9,
     }
-    assert "shard 2 of 5 (ews-2): 3 of the config's 9 mailboxes" in as_text(status, MOMENT).splitlines()
-    assert str(ShardNote("ews-2", 2, 5)) == "shard 2 of 5 (ews-2)"
+    assert (
+        "ews-2, one of 5 shards (number 2, from 0): 3 of the config's 9 mailboxes"
+        in as_text(status, MOMENT).splitlines()
+    )
+    assert str(ShardNote("ews-2", 2, 5)) == "ews-2, one of 5 shards (number 2, from 0)"
     assert (
         str(ShardNote("e-0", 0, 2, 0, 1))
-        == "shard 0 of 2 (e-0): none of the config's 1 mailbox, so there is nothing to do here"
+        == "e-0, one of 2 shards (number 0, from 0): none of the config's 1 mailbox, so there is nothing to do here"
     )
 
 

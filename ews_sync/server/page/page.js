@@ -204,7 +204,7 @@
     drawChart();
     drawMailboxes(status);
     drawLetters(status);
-    const shard = status.shard ? `shard ${status.shard.number} of ${status.shard.total} (${status.shard.name}) · ` : "";
+    const shard = status.shard ? `${status.shard.name}, one of ${status.shard.total} shards (number ${status.shard.number}, from 0) · ` : "";
     at("about").textContent = `${shard}${status.config_source} · into ${status.sink} · running for ${since(status.started_at)}`;
   };
   const get = async (what) => {
