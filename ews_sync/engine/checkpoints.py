@@ -6,21 +6,25 @@ import asyncio
 import contextlib
 import random
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from ews_sync.engine.backoff import TELL_EVERY, Backoff
+from ews_sync.engine.tasks import all_of
 from ews_sync.engine.watchdog import StuckError
 from ews_sync.errors import Asks, Scope, SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ews_sync.engine.watchdog import Watchdog
     from ews_sync.errors import EwsSyncError
     from ews_sync.model import CheckpointStore, Clock, Mailbox, MailboxCheckpoint
     from ews_sync.telemetry.status import Status
+
+    _Save = Callable[[Mailbox, MailboxCheckpoint], Awaitable[None]]
 
 _AT_ONCE = 8
 _GATHERING = 1.0
@@ -85,32 +89,36 @@ class CheckpointKeeper:
         Raises what asks for the whole process to stop.
         """
         now = self._clock.monotonic()
-        return await self._save_all([key for key in self._due if not self._rests(key, now)])
+        return await self._save_all([key for key in self._due if not self._rests(key, now)], self._save)
 
     async def last_flush(self, within: float) -> bool:
         """Save everything that is due, in at most so many seconds; tell whether all of it could be."""
-        with contextlib.suppress(TimeoutError, SinkError):
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
-                return await self._save_all([key for key in self._due if key not in self._refused])
+                return await self._save_all([key for key in self._due if key not in self._refused], self._save_or_not)
         return False
 
     def _rests(self, key: str, now: float) -> bool:
         trouble = self._troubles.get(key)
         return key in self._refused or (trouble is not None and now < trouble.until)
 
-    async def _save_all(self, keys: Sequence[str]) -> bool:
+    async def _save_all(self, keys: Sequence[str], save: _Save) -> bool:
         async with self._saving:
             self._wake.clear()
             due = [self._due[key] for key in keys if key in self._due]
-            results: list[bool] = []
             for start in range(0, len(due), _AT_ONCE):
-                results += await asyncio.gather(*(self._save(*entry) for entry in due[start : start + _AT_ONCE]))
+                await all_of((partial(save, *entry) for entry in due[start : start + _AT_ONCE]), _AT_ONCE)
             if self._due:
                 self._wake.set()
             self._show()
-            return all(results) and not self._troubles
+            return not self._troubles
 
-    async def _save(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> bool:
+    async def _save_or_not(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> None:
+        """Save a checkpoint if possible: at the end, one that asks for an operator must not stop the others."""
+        with contextlib.suppress(SinkError):
+            await self._save(mailbox, checkpoint)
+
+    async def _save(self, mailbox: Mailbox, checkpoint: MailboxCheckpoint) -> None:
         try:
             async with self._watchdog.over(f"saving the checkpoint of {mailbox.address}"):
                 await self._store.save(mailbox, checkpoint)
@@ -120,7 +128,7 @@ class CheckpointKeeper:
                 self._refused[mailbox.address] = error
             if error.scope is Scope.PROCESS and error.asks is Asks.STOP:
                 raise
-            return False
+            return
         # Another one may have become due meanwhile. Identity, because comparing large checkpoints costs more than
         # saving one once too often.
         due = self._due.get(mailbox.address)
@@ -128,7 +136,6 @@ class CheckpointKeeper:
             del self._due[mailbox.address]
         if self._troubles.pop(mailbox.address, None) is not None:
             self._log.info("the checkpoint is saved again", mailbox=mailbox.address)
-        return True
 
     def _failed(self, mailbox: Mailbox, error: EwsSyncError) -> None:
         now = self._clock.monotonic()

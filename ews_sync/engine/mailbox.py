@@ -17,7 +17,7 @@ from ews_sync.engine.backoff import Backoff
 from ews_sync.engine.feed import plan_feed
 from ews_sync.engine.fetching import batches
 from ews_sync.engine.listing import ListingReader
-from ews_sync.engine.progress import BackfillEnded, Followed, Listed, Marked, digest, whole_second
+from ews_sync.engine.progress import BackfillEnded, Followed, Listed, Marked, digest, remembered, whole_second
 from ews_sync.engine.search import backfill_for
 from ews_sync.engine.showing import Display
 from ews_sync.engine.storing import Storing
@@ -217,6 +217,7 @@ class MailboxSync:
         error = self._troubles.everywhere(len(self._folders))
         if error is not None:
             raise error
+        self._folders_are_well()
 
     async def _open_for_round(self) -> None:
         try:
@@ -235,9 +236,10 @@ class MailboxSync:
             # It may never come back.
             del self._readings[folder_id]
         known = self._storing.checkpoint.folders
-        for folder_id in known:
+        for folder_id, left in known.items():
             # Known before anything was read: another process has left it.
-            self._readings.setdefault(folder_id, _Reading(unsure=self._parts.unsure))
+            if folder_id not in self._readings:
+                self._readings[folder_id] = _Reading(unsure=self._parts.unsure, recent=remembered(left))
         for folder_id, reading in self._readings.items():
             checkpoint = known.get(folder_id)
             reading.cursor = None if checkpoint is None else checkpoint.cursor
@@ -300,11 +302,14 @@ class MailboxSync:
         except SourceError as error:
             self._folder_failed(folder, error)
             return None
-        if not self._troubles.is_out(folder.id):
-            self._troubles.well(folder.id)
-            if self._display.folder_well(folder):
-                self._log.info("folder is well again", folder=folder.path)
+        self._troubles.answered(folder.id)
         return result
+
+    def _folders_are_well(self) -> None:
+        """Take note, at the end of a round, which folders are well: those that have not failed and do not rest."""
+        for folder in self._folders:
+            if self._troubles.well(folder.id) and self._display.folder_well(folder):
+                self._log.info("folder is well again", folder=folder.path)
 
     def _folder_failed(self, folder: Folder, error: SourceError) -> None:
         """Take a folder out of the round. Raises `RoundEndedError` when it is not the folder's own failure."""

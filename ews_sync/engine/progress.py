@@ -134,6 +134,15 @@ class Followed:
         )
 
 
+def remembered(checkpoint: FolderCheckpoint) -> set[str]:
+    """Give digests of what the backfill remembers to be stored: where the feed brings it, it is nothing new.
+
+    But for drafts, which the backfill has only passed by: the feed may be the only one to say that they were sent.
+    """
+    seen = () if checkpoint.backfill is None else checkpoint.backfill.seen.values()
+    return set().union(*seen) - checkpoint.drafts
+
+
 def latest(*moments: datetime | None) -> datetime | None:
     """Give the latest of the moments that are known."""
     return max((moment for moment in moments if moment is not None), default=None)

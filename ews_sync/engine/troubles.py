@@ -57,11 +57,21 @@ class FolderTroubles:
         """Have the folder sit out the rest of this round."""
         self._out.add(folder_id)
 
-    def well(self, folder_id: str) -> None:
-        """Take note that something that was asked of the folder succeeded."""
+    def answered(self, folder_id: str) -> None:
+        """Take note that something that was asked of the folder succeeded: it is not all of them that fail."""
         if folder_id not in self._out:
-            self._rests.pop(folder_id, None)
             self._in_a_row.clear()
+
+    def well(self, folder_id: str) -> bool:
+        """Let the folder's next rest be a short one, unless it sits out; tell whether it is well.
+
+        At the end of a round, and not before: a folder can be listed again and again, and its items not be fetched.
+        """
+        self.answered(folder_id)
+        if folder_id in self._out:
+            return False
+        self._rests.pop(folder_id, None)
+        return True
 
     def failed(self, folder_id: str, error: SourceError, now: float) -> bool:
         """Take note of a failure; tell whether it is the mailbox's, and not this folder's."""

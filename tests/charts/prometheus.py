@@ -54,8 +54,8 @@ def instance(labels: str) -> dict[str, str]:
 def mailbox(labels: str) -> dict[str, str]:
     """Give the series of a mailbox that is well and gets mail every minute."""
     whole = {
-        "up": ONE, "backfilling": STILL, "backfill_done_items": STILL, "throttled_seconds": STILL,
-        "dead_letters_total": STILL, "last_round_success_timestamp_seconds": CLOCK,
+        "up": ONE, "folders_failing": STILL, "backfilling": STILL, "backfill_done_items": STILL,
+        "throttled_seconds": STILL, "dead_letters_total": STILL, "last_round_success_timestamp_seconds": CLOCK,
         "last_stored_timestamp_seconds": CLOCK, "newest_received_timestamp_seconds": CLOCK,
     }  # fmt: skip
     return {f"ews_sync_mailbox_{name}{{{labels}}}": values for name, values in whole.items()}

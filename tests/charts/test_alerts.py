@@ -115,6 +115,16 @@ CASES = {
     "a mailbox fails, but its mail goes on": Case(
         of(until(60), newest_received_timestamp_seconds="0+30x400"), {380: only("MailboxFailed")}
     ),
+    "a folder fails": Case(
+        of(ONE, folders_failing=until(60, "0", "2")), {89: NONE, 91: only("FolderFailed"), 380: only("FolderFailed")}
+    ),
+    "a folder fails for a moment": Case(of(ONE, folders_failing=during(60, 89, "0", "1")), {88: NONE, 92: NONE}),
+    "a folder fails while the mail server is down": Case(
+        at("ews_sync_source_up", until(60)) | of(ONE, folders_failing=until(60, "0", "1")), {300: only("SourceDown")}
+    ),
+    "a folder fails while the platform is down": Case(
+        at("ews_sync_sink_up", until(60)) | of(ONE, folders_failing=until(60, "0", "1")), {300: only("SinkDown")}
+    ),
     "nobody writes": Case(
         of(ONE, newest_received_timestamp_seconds=stops(10), last_stored_timestamp_seconds=stops(10)), {380: NONE}
     ),

@@ -7,17 +7,21 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ews_sync.engine.budget import ByteBudget
 from ews_sync.engine.fetching import FetchOrder, FetchWindow
 from ews_sync.engine.ledger import Step
-from ews_sync.errors import Asks, SinkError
+from ews_sync.errors import Asks, Scope, SinkError, SourceError
 from ews_sync.model import Folder, ItemRef
 from tests.engine.exchange import Item
 from tests.engine.virtual_time import VirtualClock, run
-from tests.engine.world import LONG_AGO, QUICK, World
+from tests.engine.world import LONG_AGO, QUICK, A, B, World
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from structlog.typing import EventDict
 
     from ews_sync.model import Fetched, Mailbox
 
@@ -168,6 +172,138 @@ def test_a_forgotten_position_in_a_folder_without_any_received_time_repeats_noth
         await world.run(60)
         assert not world.missing()
         assert not world.repeated()
+        await world.stop()
+
+    run(story())
+
+
+def test_a_folder_that_can_be_listed_and_not_fetched_rests_longer_each_time(logs: list[EventDict]) -> None:
+    """Each listing that was answered used to end its rests: it was tried in every round, and told each time."""
+
+    async def story() -> None:
+        world = World()
+        inbox, sick = world.exchange.folder("Inbox"), world.exchange.folder("Sick")
+        world.old_mail(inbox, 3)
+        world.old_mail(sick, 5, "sick")
+        tries = 0
+        ill = True
+
+        async def fail(call: str, folder: Folder | None) -> None:
+            nonlocal tries
+            if ill and call == "fetch" and folder is not None and folder.id == sick.id:
+                tries += 1
+                raise SourceError("unwell", scope=Scope.FOLDER)
+
+        world.source.before = fail
+        await world.run(3600)
+        # In waits that grow to five minutes, while there is a round every 15 seconds.
+        assert 10 < tries < 25
+        assert world.progress().folders[sick.id].failure is not None
+        ill = False
+        await world.run(400)
+        assert not world.missing()
+        assert world.progress().folders[sick.id].failure is None
+        await world.stop()
+
+    run(story())
+    told = [entry["event"] for entry in logs if entry["event"] in {"folder failed", "folder is well again"}]
+    assert told == ["folder failed", "folder is well again"]
+
+
+def test_a_store_that_asks_for_an_operator_leaves_no_other_save_behind() -> None:
+    async def story() -> None:
+        world = World(A, B)
+        for address in ("a@x", "b@x"):
+            world.mail(world.exchange.folder("Inbox", address), f"mail of {address}")
+
+        async def refuse_one(mailbox: Mailbox) -> None:
+            if mailbox == A:
+                await asyncio.sleep(100_000)
+            raise SinkError("the token is refused", asks=Asks.STOP, scope=Scope.PROCESS)
+
+        world.store.before = refuse_one
+        with pytest.raises(SinkError, match="token"):
+            await world.run(60)
+        assert world.clock.monotonic() < 40
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        world.clean()
+
+    run(story())
+
+
+def test_a_checkpoint_that_is_refused_at_the_end_does_not_keep_the_others_from_being_saved() -> None:
+    async def story() -> None:
+        world = World(A, B)
+        for address in ("a@x", "b@x"):
+            world.exchange.folder("Inbox", address)
+        await world.run()
+        before = world.disk.checkpoints["a@x"]
+
+        async def refuse_one(mailbox: Mailbox) -> None:
+            if mailbox == B:
+                raise SinkError("the token is refused", asks=Asks.STOP, scope=Scope.PROCESS)
+            await asyncio.sleep(0.5)
+
+        for address in ("a@x", "b@x"):
+            world.mail(world.exchange.folder("Inbox", address), f"mail of {address}")
+        while not {"a@x", "b@x"} <= {mailbox.address for mailbox, _ in world.engine._keeper._due.values()}:
+            await world.run(0.1)
+        world.store.before = refuse_one
+        await world.stop()
+        assert world.disk.checkpoints["a@x"] != before
+
+    run(story())
+
+
+@pytest.mark.parametrize("sink", ["files", "lines"])
+def test_what_the_backfill_has_read_ahead_of_the_feed_is_not_stored_again_after_a_crash(sink: str) -> None:
+    """It was in the checkpoint, but who asked the feed first after a start did not look there."""
+
+    async def story() -> None:
+        world = World(pace=replace(QUICK, emails_per_folder=3, poll_frequency=5.0), sink=sink)
+        inbox = world.exchange.folder("Inbox")
+        world.old_mail(inbox, 40)
+        listings = 0
+
+        async def slip_in(call: str, _: Folder | None) -> None:
+            nonlocal listings
+            listings += call == "items"
+            if call == "items" and listings == 4:
+                # Into the last second that this listing is going to store.
+                moment = LONG_AGO + timedelta(minutes=len(world.stored()) + 1)
+                world.mail(inbox, "moved in", at=moment)
+
+        world.source.before = slip_in
+        while "moved in" not in world.stored():
+            await world.run(0.5)
+        await world.run(2)
+        await world.crash()
+        await world.run(300)
+        assert not world.missing()
+        assert world.disk.uploads["moved in"] == 1
+        assert len(world.stored()) == 41
+        await world.stop()
+
+    run(story())
+
+
+@pytest.mark.parametrize("sink", ["files", "lines"])
+def test_a_draft_that_the_backfill_has_passed_by_is_stored_when_it_is_sent_after_a_crash(sink: str) -> None:
+    async def story() -> None:
+        world = World(pace=replace(QUICK, emails_per_folder=3, poll_frequency=5.0), sink=sink)
+        inbox = world.exchange.folder("Inbox")
+        world.old_mail(inbox, 40)
+        # In the last second of the third slice.
+        moment = LONG_AGO + timedelta(minutes=7)
+        draft = world.exchange.add(inbox, Item("draft", moment, moment, is_draft=True))
+        while "old-7" not in world.stored():
+            await world.run(0.5)
+        await world.run(2)
+        await world.crash()
+        world.exchange.send(inbox, draft)
+        await world.run(300)
+        assert not world.missing()
+        assert world.disk.uploads["draft"] == 1
         await world.stop()
 
     run(story())

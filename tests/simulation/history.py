@@ -30,8 +30,12 @@ class History:
     process: int = 0
     causes: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
     """By mailbox: where something happened that is a reason to store again, and what."""
+    asked: set[tuple[str, str]] = field(default_factory=set)
+    """By mailbox and item: what was ever asked for."""
     fetched: dict[tuple[str, str], int] = field(default_factory=dict)
-    """By mailbox and item: where it was first fetched."""
+    """By mailbox and item: where the first fetch of it that succeeded began."""
+    jumped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By mailbox and item: how often the feed told that it was sent or changed, after it was asked for."""
     uploads: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
     """By mailbox and item: where it was stored."""
     names: dict[str, str] = field(default_factory=dict)

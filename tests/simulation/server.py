@@ -42,8 +42,6 @@ class SimulatedExchange(Exchange):
         """By mailbox and name: what was in two places at the same time."""
         self.paths: dict[str, list[tuple[str, ...]]] = {}
         """By folder: all paths that it ever had."""
-        self.sent: set[str] = set()
-        """Items that were drafts, and were sent in their place."""
         self.stuck: dict[str, float] = {}
         """By item: until when (monotonic) the server fails on it."""
         self._owners: dict[str, str] = {}
@@ -72,7 +70,6 @@ class SimulatedExchange(Exchange):
 
     def send(self, store: FolderStore, item_id: str) -> None:
         store.items[item_id].version += 1
-        self.sent.add(item_id)
         super().send(store, item_id)
         self.arrivals[item_id].index = len(store.log) - 1
 
@@ -112,9 +109,7 @@ class SimulatedSource(ExchangeSource):
         if ids_only and cursor is None:
             self._marking(mailbox, folder)
         if not ids_only:
-            if any(change.kind is ChangeKind.UPDATED and change.ref.id in self.server.sent for change in page.changes):
-                # It may be a draft that nobody has read, as far as one can tell: better twice than never.
-                self._history.cause(mailbox.address, "a sent draft changed")
+            self._note_jumps(mailbox, page.changes)
             page = replace(page, changes=self._disordered(mailbox, folder, page.changes))
         await self._faults.answer()
         return page
@@ -134,6 +129,9 @@ class SimulatedSource(ExchangeSource):
         return answer
 
     async def fetch(self, mailbox: Mailbox, folder: Folder, refs: Sequence[ItemRef]) -> Sequence[Fetched]:
+        # From here on, and not only from its answer: whatever fails meanwhile may have the folder begun again.
+        began = len(self._history.events)
+        self._history.asked.update((mailbox.address, ref.id) for ref in refs)
         await self._faults.source("fetch", mailbox, folder)
         now = self._clock.monotonic()
         if any(self.server.stuck.get(ref.id, 0.0) > now for ref in refs):
@@ -141,17 +139,25 @@ class SimulatedSource(ExchangeSource):
             raise SourceError("the server fails on an item", scope=Scope.FOLDER, code="ErrorInternalServerError")
         answer = await super().fetch(mailbox, folder, refs)
         emails = [outcome.email for outcome in answer if outcome.email is not None]
-        at = self._history.note(
+        self._history.note(
             now, "fetch", f"{mailbox.address} {'/'.join(folder.path)}", tuple(email.id for email in emails)
         )
         for email in emails:
-            self._history.fetched.setdefault((mailbox.address, email.item_id), at)
+            self._history.fetched.setdefault((mailbox.address, email.item_id), began)
         try:
             await self._faults.answer()
         except BaseException:
             close_all(answer)
             raise
         return answer
+
+    def _note_jumps(self, mailbox: Mailbox, changes: Sequence[Change]) -> None:
+        """Take note of what may be a draft that nobody has read, as far as one can tell: better twice than never."""
+        for change in changes:
+            ref, key = change.ref, (mailbox.address, change.ref.id)
+            was_draft = ref.created is not None and ref.received is not None and ref.created < ref.received
+            if change.kind is ChangeKind.UPDATED and was_draft and key in self._history.asked:
+                self._history.jumped[key] += 1
 
     def _disordered(self, mailbox: Mailbox, folder: Folder, changes: Sequence[Change]) -> tuple[Change, ...]:
         """Tell in any order, and once more of what an earlier page told of and is still there."""

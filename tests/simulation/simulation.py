@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 QUIET_WITHIN = 7200.0
 """Virtual seconds without faults in which everything must be stored. The longest wait of the engine is 300."""
 _FOR_CHECKPOINTS = 4.0
-"""Seconds that the engine takes beyond its grace, at most."""
+"""Seconds that the engine takes at most where its grace is shorter."""
 CALLS_PER_MINUTE = {"source": 40, "sink": 120, "store": 40}
 """How many calls of a part that is away a mailbox may make in any minute, after the first."""
 
@@ -199,6 +199,9 @@ class Simulation:
         """Hear that a process takes a new position in a folder, for the first time or once more."""
         process = self._alive()
         before = process.checkpoint(mailbox).folders.get(folder.id)
+        if before is not None and before.backfill is not None:
+            # What the feed brought beyond the end of the old search, until now, is listed by the new one.
+            self.history.cause(mailbox.address, "forgotten while behind")
         self.invariants.excuse(mailbox, before, folder.id, process.overlap, process.sink.recall)
 
     def moment(self) -> float:
@@ -279,10 +282,6 @@ class Simulation:
             case "forget":
                 self.history.note(self.moment(), "forget", "the server forgets all positions")
                 self._cause("forget")
-                known = [self._alive().checkpoint(mailbox).folders.values() for mailbox in self.mailboxes]
-                if any(folder.backfill is not None for folders in known for folder in folders):
-                    # What the feed brought beyond the end of the old search is listed by the new one.
-                    self._cause("forget while behind")
                 self.exchange.forget_cursors()
             case "clock":
                 self.skew += random.Random(act.seed).choice([-86400.0, -3600.0, -30.0, 45.0, 3600.0, 86400.0])
@@ -332,7 +331,7 @@ class Simulation:
         process.task.add_done_callback(lambda _: process.loop.stop())
         began = process.loop.now
         if not process.task.done():
-            process.loop.run_for(grace + _FOR_CHECKPOINTS + 1.0)
+            process.loop.run_for(max(grace, _FOR_CHECKPOINTS) + 1.0)
         took = process.loop.now - began
         if not process.task.done():
             raise ViolatedError("everything stops when told", f"still running {took:.1f}s after the stop")

@@ -12,7 +12,7 @@
 {{- $anchor := printf "#%s" (splitList "#" $rule.annotations.runbook_url | last) -}}
 {{- $_ := set $rule.annotations "runbook_url" (printf "%s%s" (trimSuffix "#" $wanted.runbookUrl) $anchor) -}}
 {{- end -}}
-{{- $_ := set $rule "labels" (merge (dict) $wanted.alertLabels $rule.labels) -}}
+{{- $_ := set $rule "labels" (merge (dict) ($wanted.alertLabels | default dict) $rule.labels) -}}
 {{- $rules = append $rules $rule -}}
 {{- end -}}
 {{- end -}}

@@ -1,6 +1,6 @@
 {{/* What the schema cannot say: values that contradict each other, each refused with what to do. All at once. */}}
 {{- define "ews-sync.validate" -}}
-{{- $problems := concat (include "ews-sync.problems.destination" . | fromJsonArray) (include "ews-sync.problems.config" . | fromJsonArray) (include "ews-sync.problems.login" . | fromJsonArray) (include "ews-sync.problems.cluster" . | fromJsonArray) -}}
+{{- $problems := concat (include "ews-sync.problems.destination" . | fromJsonArray) (include "ews-sync.problems.config" . | fromJsonArray) (include "ews-sync.problems.login" . | fromJsonArray) (include "ews-sync.problems.secrets" . | fromJsonArray) (include "ews-sync.problems.cluster" . | fromJsonArray) (include "ews-sync.problems.pod" . | fromJsonArray) -}}
 {{- if $problems -}}
 {{- fail (printf "\n\nThese values cannot work:\n- %s\n" (join "\n- " $problems)) -}}
 {{- end -}}
@@ -14,10 +14,10 @@
 {{- else if not (or $v.platform.endpoint $v.localFiles.enabled) -}}
 {{- $problems = append $problems "platform.endpoint is missing: set it to https://<mydomain>.reinfer.io/api/ to sync into the platform, or localFiles.enabled to true to write files" -}}
 {{- end -}}
-{{- if and $v.platform.endpoint (not (regexMatch "^https?://[^ ]+$" $v.platform.endpoint)) -}}
+{{- if and $v.platform.endpoint (not (contains "@" $v.platform.endpoint)) (not (regexMatch "^https?://[^ ]+$" $v.platform.endpoint)) -}}
 {{- $problems = append $problems (printf "platform.endpoint must be an address such as https://mydomain.reinfer.io/api/, not %q" $v.platform.endpoint) -}}
 {{- end -}}
-{{- if contains "<" $v.platform.endpoint -}}
+{{- if contains "<" ($v.platform.endpoint | default "") -}}
 {{- $problems = append $problems "platform.endpoint still has a placeholder: put your own domain in the place of <mydomain>" -}}
 {{- end -}}
 {{- if and $v.localFiles.enabled $v.deadLetters.enabled -}}
@@ -47,9 +47,11 @@
 {{- if and (or $v.remoteConfig.owner $v.remoteConfig.key) (not (and $v.remoteConfig.owner $v.remoteConfig.key)) -}}
 {{- $problems = append $problems "remoteConfig needs both: the owner (the project) and the key (the config's name)" -}}
 {{- end -}}
-{{- range $key := list "auth_password" "auth_oauth_client_secret" "auth_oauth_client_credential_private_key" -}}
-{{- if hasKey $v.config $key -}}
-{{- $problems = append $problems (printf "config.%s would lie in a ConfigMap, open to whoever may read those: remove it, put it into the Secret %s, and set login.type" $key $v.credentials.secretName) -}}
+{{- $secrets := include "ews-sync.secretPaths" (dict "path" "config" "value" $v.config) | fromJsonArray -}}
+{{- $known := include "ews-sync.configKeys" . | fromYamlArray -}}
+{{- range $key := keys ($v.config | default dict) | sortAlpha -}}
+{{- if not (or (has $key $known) (has (printf "config.%s" $key) $secrets)) -}}
+{{- $problems = append $problems (printf "config: there is no key %q; there are %s" $key (join ", " $known)) -}}
 {{- end -}}
 {{- end -}}
 {{- if and $v.config (not $v.config.mailboxes) -}}
@@ -61,11 +63,35 @@
 {{- toJson $problems -}}
 {{- end -}}
 
+{{/* The keys of the config that may lie in a ConfigMap: those of docs/config.schema.json without the secrets. */}}
+{{- define "ews-sync.configKeys" -}}
+- access_type
+- audit_email
+- auth_oauth_authority
+- auth_oauth_client_credential_certificate
+- auth_oauth_client_credential_thumbprint
+- auth_oauth_client_id
+- auth_type
+- auth_user
+- emails_per_folder
+- ews_endpoint
+- ews_ssl_ca_bundle
+- ews_ssl_ciphers
+- ews_ssl_verify
+- host
+- mailboxes
+- max_concurrent_uploads
+- poll_frequency
+- poll_message_sleep
+- port
+- reinfer_batch_size
+{{- end -}}
+
 {{- define "ews-sync.problems.login" -}}
 {{- $v := .Values -}}
 {{- $problems := list -}}
 {{- $kinds := dict "ntlm" (list "password") "basic" (list "password") "oauth2" (list "oauth2-secret" "oauth2-certificate") "kerberos" (list "none") -}}
-{{- with get $v.config "auth_type" -}}
+{{- with get ($v.config | default dict) "auth_type" -}}
 {{- $fitting := get $kinds . | default list -}}
 {{- if and $fitting (not (has $v.login.type $fitting)) -}}
 {{- $problems = append $problems (printf "login.type %q does not fit config.auth_type %q: set login.type to %s" $v.login.type . (join " or " $fitting)) -}}
@@ -92,7 +118,7 @@
 {{- $v := .Values -}}
 {{- $problems := list -}}
 {{- range $name := list "https" "http" -}}
-{{- $address := get $v.proxy $name -}}
+{{- $address := get $v.proxy $name | default "" -}}
 {{- if and $address (not (regexMatch "^https?://[^ ]+$" $address)) -}}
 {{- $problems = append $problems (printf "proxy.%s must be an address such as http://proxy.example.com:3128" $name) -}}
 {{- end -}}
@@ -108,10 +134,11 @@
 {{- $problems = append $problems (printf "extraVolumes: %q is a hostPath, which the restricted Pod Security Standard refuses, and which stays behind when the pod moves: use a PersistentVolumeClaim" .name) -}}
 {{- end -}}
 {{- end -}}
-{{- $port := int (get $v.config "port" | default 80) -}}
+{{- $config := $v.config | default dict -}}
+{{- $port := int (get $config "port" | default 80) -}}
 {{- $ports := list -}}
 {{- range $v.networkPolicy.egress.exchange.ports -}}{{- $ports = append $ports (int .) -}}{{- end -}}
-{{- if and $v.networkPolicy.enabled (hasKey $v.config "host") (not (has $port $ports)) (not (include "ews-sync.hasProxy" .)) -}}
+{{- if and $v.networkPolicy.enabled (hasKey $config "host") (not (has $port $ports)) (not (include "ews-sync.hasProxy" .)) -}}
 {{- $problems = append $problems (printf "networkPolicy.egress.exchange.ports does not have %d, which is where the config looks for Exchange (config.port, 80 where it is not given): add it" $port) -}}
 {{- end -}}
 {{- if lt (int $v.terminationGracePeriodSeconds) 30 -}}
@@ -121,4 +148,49 @@
 {{- $problems = append $problems "podDisruptionBudget.maxUnavailable 0 would keep a node from ever being drained: set it to 1" -}}
 {{- end -}}
 {{- toJson $problems -}}
+{{- end -}}
+
+{{- define "ews-sync.problems.pod" -}}
+{{- $v := .Values -}}
+{{- $problems := list -}}
+{{- if regexMatch "^(?i)(127[.][0-9.]+|localhost|\\[?::1\\]?)$" $v.service.bindAddress -}}
+{{- $problems = append $problems (printf "service.bindAddress %q is open to nobody outside of the container, not even to the probes: set it to 0.0.0.0, or to [::] with IPv6 only" $v.service.bindAddress) -}}
+{{- end -}}
+{{- range $name := list "commonLabels" "podLabels" -}}
+{{- range $label := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" -}}
+{{- if hasKey (get $v $name | default dict) $label -}}
+{{- $problems = append $problems (printf "%s: %s is the chart's own, by which things find each other: remove it; to change names, set nameOverride" $name $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with (($v.resources).limits).memory -}}
+{{- if lt (include "ews-sync.bytes" . | float64) 134217728.0 -}}
+{{- $problems = append $problems (printf "resources.limits.memory %v is too little: the process may need up to 128Mi, and would be killed again and again; set it to 256Mi" .) -}}
+{{- end -}}
+{{- end -}}
+{{- with ($v.temporaryFiles).sizeLimit -}}
+{{- if lt (include "ews-sync.bytes" . | float64) 209715200.0 -}}
+{{- $problems = append $problems (printf "temporaryFiles.sizeLimit %v is too little: one message may take 150 MB, and the pod would be evicted; set it to 200Mi or more, better 1Gi" .) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name := list "podSecurityContext" "securityContext" -}}
+{{- $context := get $v $name | default dict -}}
+{{- if and (ne "<nil>" (get $context "runAsUser" | toString)) (hasKey $context "runAsUser") (eq 0 (int (get $context "runAsUser"))) -}}
+{{- $problems = append $problems (printf "%s.runAsUser 0 is root, which the restricted Pod Security Standard refuses, and which nothing needs: set it to 10001, or leave it out" $name) -}}
+{{- end -}}
+{{- if and (hasKey $context "runAsNonRoot") (not (get $context "runAsNonRoot")) -}}
+{{- $problems = append $problems (printf "%s.runAsNonRoot false would allow root, which the restricted Pod Security Standard refuses: set it to true, or leave it out" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $problems -}}
+{{- end -}}
+
+{{/* An amount of Kubernetes' such as 128Mi, in bytes. */}}
+{{- define "ews-sync.bytes" -}}
+{{- if kindIs "string" . -}}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 -}}
+{{- mulf (regexFind "^[0-9.]+" .) (get $units (regexFind "[a-zA-Z]*$" .)) -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
 {{- end -}}
