@@ -41,6 +41,11 @@ class Stored:
         return tuple(self.description["metadata"]["folder"])
 
 
+def written_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a file that may be written to meanwhile: the last one counts once its end is there."""
+    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
 @dataclass
 class World:
     """One test's surroundings."""
@@ -110,11 +115,11 @@ class World:
         """Give the emails of the `.jsonl` files, in order."""
         root = self.directory / "data" / "bank" / "mail" / address
         files = sorted(root.glob("emails-*.jsonl"), key=lambda path: int(path.stem.split("-")[1]))
-        return [json.loads(line) for path in files for line in path.read_bytes().splitlines()]
+        return [line for path in files for line in written_lines(path)]
 
     def dead_letters(self, address: str = "abc@example.com") -> list[dict[str, Any]]:
         path = self.directory / "data" / "bank" / "mail" / address / "dead-letters.jsonl"
-        return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+        return written_lines(path) if path.exists() else []
 
     def expected(self, address: str = "abc@example.com") -> list[Item]:
         """Give the items that are mail: in mail folders, sent, of a class that is mail."""
