@@ -24,7 +24,7 @@ from ews_sync.simulator.wire import ERRORS_NS, MESSAGES_NS, SOAP_NS, TYPES_NS, D
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ews_sync.simulator.store import Exchange
+    from ews_sync.simulator.store import Exchange, Mailbox
 
 _ENVELOPE: Final = f"{{{SOAP_NS}}}Envelope"
 _VERSION: Final = f"{{{TYPES_NS}}}RequestServerVersion"
@@ -67,18 +67,16 @@ class ReadRequest:
     @property
     def item_ids(self) -> tuple[str, ...]:
         """The ids of the items that the request names."""
-        return self._ids("ItemIds")
+        return tuple(str(named.get("Id", "")) for named in self._ids("ItemIds"))
 
     @property
     def item_count(self) -> int:
         """How many ids the request has: of items, folders or attachments."""
         return sum(len(self._ids(name)) for name in ("ItemIds", "ParentFolderIds", "FolderIds", "AttachmentIds"))
 
-    def _ids(self, name: str) -> tuple[str, ...]:
+    def _ids(self, name: str) -> list[etree._Element]:
         found = None if self.body is None else self.body.find(f"{{{MESSAGES_NS}}}{name}")
-        if found is None:
-            return ()
-        return tuple(str(child.get("Id", "")) for child in found if isinstance(child.tag, str))
+        return [] if found is None else list(found.iterchildren("*"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +136,9 @@ class ExchangeService:
                     continue
                 folders.append(folder.path)
                 mailbox = folder.mailbox.address
-        for text in request.item_ids:
-            try:
-                owner = self.exchange.mailbox_of(ids.parse(text))
-            except ids.MalformedIdError:
-                continue
-            mailbox = owner.address if owner else mailbox
-        return Call(request.operation, account.user, mailbox, tuple(folders), request.item_ids, nth)
+        items = request.item_ids
+        owner = next(filter(None, map(self._owner, reversed(items))), None)
+        return Call(request.operation, account.user, owner.address if owner else mailbox, tuple(folders), items, nth)
 
     def answer(self, request: ReadRequest, account: Account, disturbance: Disturbance | None = None) -> Reply:
         """Answer a request."""
@@ -166,6 +160,12 @@ class ExchangeService:
         out.raw(f"</{_prefixed(dialect.messages, request.operation)}Response>")
         _finish(out)
         return Reply(200, None, out)
+
+    def _owner(self, item_id: str) -> Mailbox | None:
+        try:
+            return self.exchange.mailbox_of(ids.parse(item_id))
+        except ids.MalformedIdError:
+            return None
 
     def _admit(self, request: ReadRequest, account: Account, disturbed: Disturbance) -> Caller:
         if request.fault is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
+from binascii import b2a_base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ews_sync.simulator import parts
 from ews_sync.simulator.item import Flag
-from ews_sync.simulator.wire import boolean, wire_time
+from ews_sync.simulator.wire import boolean, markup_of, wire_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,9 +54,10 @@ _FOLDER_TAGS: Final[Mapping[tuple[int, str], Callable[[Folder], Value]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ExtendedPath:
-    """An ExtendedFieldURI: its attributes as they came, and the tag as a number."""
+    """An ExtendedFieldURI: its attributes as they came and as they stand in an answer, and the tag as a number."""
 
     attributes: tuple[tuple[str, str], ...]
+    markup: str
     tag: int | None
     header: str | None
     kind: str
@@ -70,6 +71,7 @@ class ExtendedPath:
         is_header = given.get("DistinguishedPropertySetId") == "InternetHeaders"
         return cls(
             attributes,
+            markup_of(given),
             int(tag, 16 if tag[:2].lower() == "0x" else 10) if tag else None,
             given.get("PropertyName") if is_header else None,
             given["PropertyType"],
@@ -97,6 +99,10 @@ class ExtendedPath:
         found = _FOLDER_TAGS.get((self.tag or 0, self.kind))
         return found(folder) if found else None
 
+    def write_of(self, out: XmlWriter, item: Item, _full: bool) -> None:  # noqa: FBT001 - one of the family in `fields`
+        """Write an item's property."""
+        self.write(out, self.of_item(item))
+
     def write(self, out: XmlWriter, value: Value) -> None:
         """Write the property, unless there is none."""
         if value is None:
@@ -104,12 +110,12 @@ class ExtendedPath:
         if isinstance(value, bool):
             text = boolean(value)
         elif isinstance(value, bytes):
-            text = base64.b64encode(value).decode("ascii")
+            text = b2a_base64(value, newline=False).decode("ascii")
         elif isinstance(value, (str, int)):
             text = str(value)
         else:
             text = wire_time(value)
         out.start("t:ExtendedProperty")
-        out.leaf("t:ExtendedFieldURI", **dict(self.attributes))
+        out.described("t:ExtendedFieldURI", self.markup)
         out.leaf("t:Value", text)
         out.end()

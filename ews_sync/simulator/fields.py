@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from ews_sync.simulator import ids, parts
 from ews_sync.simulator.item import Flag
 from ews_sync.simulator.properties import conversation_id
-from ews_sync.simulator.wire import boolean, wire_time
+from ews_sync.simulator.wire import boolean, markup_of, wire_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,9 @@ Write: TypeAlias = "Callable[[XmlWriter, Item, bool], None]"
 
 SUMMARY_LENGTH: Final = 255
 """FindItem and SyncFolderItems return only so many characters of a text."""
+
+IN_UTF_8: Final = markup_of({"CharacterSet": "UTF-8"})
+"""What Exchange says of each MimeContent, whatever the message is in."""
 
 MESSAGE_KINDS: Final = frozenset(
     {"Message", "MeetingMessage", "MeetingRequest", "MeetingResponse", "MeetingCancellation", "SharingMessage"}
@@ -68,10 +71,12 @@ def _leaf(name: str, value: Callable[[Item], Value]) -> Write:
         found = value(item)
         if found is None:
             return
-        if isinstance(found, bool):
+        if isinstance(found, str):
+            out.leaf(name, found if full else found[:SUMMARY_LENGTH])
+        elif isinstance(found, bool):
             out.leaf(name, boolean(found))
-        elif isinstance(found, (str, int)):
-            out.leaf(name, str(found) if full else str(found)[:SUMMARY_LENGTH])
+        elif isinstance(found, int):
+            out.leaf(name, str(found))
         elif not isinstance(found, bytes):
             out.leaf(name, wire_time(found))
 
@@ -83,15 +88,15 @@ def _plain(uri: str, value: Callable[[Item], Value], *, default: bool = False) -
 
 
 def _write_mime(out: XmlWriter, item: Item, _full: bool) -> None:  # noqa: FBT001 - one of a family
-    out.base64("t:MimeContent", item.mime, CharacterSet="UTF-8")
+    out.base64("t:MimeContent", item.mime, IN_UTF_8)
 
 
 def _write_id(out: XmlWriter, item: Item, _full: bool) -> None:  # noqa: FBT001 - one of a family
-    out.leaf("t:ItemId", Id=item.id, ChangeKey=item.change_key)
+    out.identity("t:ItemId", item.id, item.change_key)
 
 
 def _write_parent(out: XmlWriter, item: Item, _full: bool) -> None:  # noqa: FBT001 - one of a family
-    out.leaf("t:ParentFolderId", Id=item.folder.id, ChangeKey=item.folder.change_key)
+    out.identity("t:ParentFolderId", item.folder.id, item.folder.change_key)
 
 
 def _write_subject(out: XmlWriter, item: Item, full: bool) -> None:  # noqa: FBT001 - one of a family
@@ -110,7 +115,7 @@ def _write_text_body(out: XmlWriter, item: Item, _full: bool) -> None:  # noqa: 
 
 
 def _write_attachments(out: XmlWriter, item: Item, _full: bool) -> None:  # noqa: FBT001 - one of a family
-    found = parts.attachments(item.mime())
+    found = item.attachments
     if not found:
         return
     out.start("t:Attachments")
@@ -128,7 +133,7 @@ def write_attachment(out: XmlWriter, attachment: parts.Attachment, item: Item) -
     out.leaf("t:ContentType", attachment.content_type)
     if attachment.content_id:
         out.leaf("t:ContentId", attachment.content_id)
-    out.leaf("t:Size", str(len(attachment.content)))
+    out.leaf("t:Size", str(attachment.size))
     out.leaf("t:LastModifiedTime", wire_time(item.modified))
     out.leaf("t:IsInline", boolean(attachment.is_inline))
 

@@ -172,7 +172,7 @@ class Folder:
         content = content_of(mime)
         when = None if received is ABSENT else self.now() if received is None else microseconds(received)
         item = Item(self, content, when, tuple(overrides))
-        item.flags = (Flag.READ if is_read else Flag(0)) | (Flag.DRAFT if is_draft else Flag(0))
+        item.flags = (Flag.READ if is_read else 0) | (Flag.DRAFT if is_draft else 0)
         item.categories = categories
         self.add(item)
         return item

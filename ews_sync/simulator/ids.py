@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import string
+import re
+from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass
 from typing import Final, Literal
 
-ALPHABET: Final = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 ITEM_ID_LENGTH: Final = 152
 FOLDER_ID_LENGTH: Final = 120
 
@@ -23,7 +23,7 @@ _FOLDER_MARK: Final = "AuAAAAAA"
 _DIGITS: Final = 8
 _ATTACHMENT_MARK: Final = "BEgA"
 _HEAD: Final = len(_PREFIX) + _SPACE_LENGTH
-_VALUES: Final = {letter: value for value, letter in enumerate(ALPHABET)}
+_LETTERS: Final = re.compile("[A-Za-z0-9+/]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ def folder_id(space: str, number: int) -> str:
 
 def attachment_id(owner: str, position: int) -> str:
     """Return the id of the attachment at `position` (from 0) of the item with the id `owner`."""
-    return owner + _ATTACHMENT_MARK + _number(position, _DIGITS)
+    return owner + _ATTACHMENT_MARK + _number(position)
 
 
 def change_key(space: str, change: int) -> str:
     """Return the change key for a change number: 40 letters."""
     raw = b"\x09\x00\x00\x00\x16\x00\x00\x00" + space[:14].encode("ascii") + change.to_bytes(8, "big")
-    return base64.b64encode(raw).decode("ascii")
+    return b2a_base64(raw, newline=False).decode("ascii")
 
 
 def parse(text: str) -> ParsedId:
@@ -81,15 +81,11 @@ def parse(text: str) -> ParsedId:
         kind = "folder"
     else:
         raise MalformedIdError(text)
-    if not text.startswith(_PREFIX) or not all(letter in _VALUES for letter in text):
+    # All but the mailbox and the number can be compared with what they must be.
+    space, digits = text[len(_PREFIX) : _HEAD], text[-1 - _DIGITS : -1]
+    if not _LETTERS.fullmatch(space) or not _LETTERS.fullmatch(digits):
         raise MalformedIdError(text)
-    space = text[len(_PREFIX) : _HEAD]
-    half = 0
-    for letter in text[-1 - _DIGITS : -1]:
-        half = half * 64 + _VALUES[letter]
-    if text[-1] not in "Aa":
-        raise MalformedIdError(text)
-    number = half * 2 + (text[-1] == "a")
+    number = _value(digits) * 2 + (text[-1] == "a")
     if text != _compose(space, mark, number, len(text)):
         raise MalformedIdError(text)
     return ParsedId(space, kind, number)
@@ -103,22 +99,20 @@ def parse_attachment(text: str) -> tuple[ParsedId, int]:
 
     """
     owner, mark, position = text[:ITEM_ID_LENGTH], text[ITEM_ID_LENGTH:-_DIGITS], text[-_DIGITS:]
-    if mark != _ATTACHMENT_MARK or not all(letter in _VALUES for letter in position):
+    if mark != _ATTACHMENT_MARK or not _LETTERS.fullmatch(position):
         raise MalformedIdError(text)
-    value = 0
-    for letter in position:
-        value = value * 64 + _VALUES[letter]
-    return parse(owner), value
+    return parse(owner), _value(position)
 
 
 def _compose(space: str, mark: str, number: int, length: int) -> str:
     filler = (space[::-1] * 2)[: length - _HEAD - len(mark) - _DIGITS - 1]
-    return f"{_PREFIX}{space}{mark}{filler}{_number(number // 2, _DIGITS)}{'a' if number % 2 else 'A'}"
+    return f"{_PREFIX}{space}{mark}{filler}{_number(number // 2)}{'a' if number % 2 else 'A'}"
 
 
-def _number(value: int, width: int) -> str:
-    letters = []
-    for _ in range(width):
-        value, digit = divmod(value, 64)
-        letters.append(ALPHABET[digit])
-    return "".join(reversed(letters))
+# Six bytes in base64 are eight letters, the digits of a number in base 64.
+def _number(value: int) -> str:
+    return b2a_base64(value.to_bytes(_DIGITS * 6 // 8, "big"), newline=False).decode("ascii")
+
+
+def _value(digits: str) -> int:
+    return int.from_bytes(a2b_base64(digits), "big")

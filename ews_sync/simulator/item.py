@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections import deque
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from enum import Enum, IntFlag
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from ews_sync.simulator import ids
+from ews_sync.simulator import ids, parts
 from ews_sync.simulator.changes import ChangeKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ews_sync.simulator.folder import Folder
+    from ews_sync.simulator.parts import Attachment
     from ews_sync.simulator.properties import Content, Properties
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,13 +39,13 @@ FROM_MIME: Final = Given.FROM_MIME
 """The property is to be what the message's headers say."""
 
 
-class Flag(IntFlag):
-    """The states of an item that are on or off."""
+class Flag:
+    """The states of an item that are on or off, as bits. Plain numbers: every answer looks at some of each item."""
 
-    READ = 1
-    DRAFT = 2
-    SUBMITTED = 4
-    FROM_ME = 8
+    READ: Final = 1
+    DRAFT: Final = 2
+    SUBMITTED: Final = 4
+    FROM_ME: Final = 8
 
 
 def microseconds(moment: datetime) -> int:
@@ -67,6 +71,9 @@ class Item:
     """
 
     __slots__ = (
+        "_attachments",
+        "_item_class",
+        "_properties",
         "_received",
         "categories",
         "change",
@@ -93,9 +100,12 @@ class Item:
         self.modified_at = self.created_at
         self.created_position = 0
         self.change = 0
-        self.flags = Flag(0)
+        self.flags = 0
         self.categories: tuple[str, ...] = ()
         self._received = received
+        self._item_class: str | None = None
+        self._properties: Properties | None = None
+        self._attachments: tuple[Attachment, ...] | None = None
 
     def __repr__(self) -> str:
         return f"<Item {self.number} in {self.folder.path}>"
@@ -137,17 +147,29 @@ class Item:
 
     @property
     def properties(self) -> Properties:
-        """What it is: looked up, or parsed from its message."""
-        mailbox = self.folder.mailbox
-        return mailbox.exchange.property_cache.of((mailbox.number, self.origin), self.content, self.overrides)
+        """What it is: known from the last time, or parsed from its message. It stays the same while the item is."""
+        if self._properties is None:
+            known = self.content.properties()
+            self._properties = replace(known, **dict(self.overrides)) if self.overrides else known
+            self.folder.mailbox.exchange.known_items.add(self)
+        return self._properties
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """What is attached to its message; like `properties`, and known as long as they are."""
+        if self._attachments is None:
+            _ = self.properties  # so that both are forgotten together
+            self._attachments = parts.attachments(self.content.mime())
+        return self._attachments
 
     @property
     def item_class(self) -> str:
         """What kind of thing it is."""
-        for name, value in self.overrides:
-            if name == "item_class":
-                return str(value)
-        return self.properties.item_class
+        # Every answer needs it, and no two items' messages need to be looked into for it twice.
+        if self._item_class is None:
+            given = dict(self.overrides).get("item_class")
+            self._item_class = sys.intern(str(given or self.properties.item_class))
+        return self._item_class
 
     @property
     def is_read(self) -> bool:
@@ -215,6 +237,10 @@ class Item:
         self.flags = self.flags & ~Flag.DRAFT | Flag.SUBMITTED | Flag.FROM_ME
         self.folder.changed(self, ChangeKind.UPDATE)
 
+    def forget(self) -> None:
+        """Let go of what can be read from the message again."""
+        self._properties = self._attachments = None
+
     def _clone(self, folder: Folder) -> Item:
         if folder.mailbox is not self.folder.mailbox:
             raise ValueError("items cannot move between mailboxes")
@@ -223,3 +249,17 @@ class Item:
         clone.flags = self.flags
         clone.categories = self.categories
         return clone
+
+
+class KnownItems:
+    """The items whose messages were looked into last: the others forget what their messages say."""
+
+    def __init__(self, capacity: int = 16_384) -> None:
+        self._capacity = capacity
+        self._items: deque[Item] = deque()
+
+    def add(self, item: Item) -> None:
+        """Take in an item that has just been looked into, and let another forget if there are too many."""
+        self._items.append(item)
+        if len(self._items) > self._capacity:
+            self._items.popleft().forget()

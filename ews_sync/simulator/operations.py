@@ -14,10 +14,10 @@ from ews_sync.simulator.changefeed import folder_changes, hierarchy_changes
 from ews_sync.simulator.changes import ChangeKind
 from ews_sync.simulator.errors import EwsError
 from ews_sync.simulator.faults import ResponseError, ShortPage, WithoutProperties
-from ews_sync.simulator.fields import write_attachment
+from ews_sync.simulator.fields import IN_UTF_8, write_attachment
 from ews_sync.simulator.grammar import local
 from ews_sync.simulator.restriction import Compiler, select
-from ews_sync.simulator.shapes import FolderShape, ItemShape, folder_reader, item_reader
+from ews_sync.simulator.shapes import FolderShape, ItemShape, ItemWriter, folder_reader, item_reader
 from ews_sync.simulator.views import Order, RangeView, cut, in_order, read_paging
 from ews_sync.simulator.wire import MESSAGES_NS, TYPES_NS, boolean
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ews_sync.simulator.access import Caller
+    from ews_sync.simulator.changefeed import Change
     from ews_sync.simulator.exchange import Limits
     from ews_sync.simulator.faults import Disturbance
     from ews_sync.simulator.folder import Folder
@@ -161,15 +162,16 @@ class Operations:
 
     def _get_item(self, request: Request, out: XmlWriter) -> None:
         stopped = False
+        known: ItemWriter | None = None
         for named in request.parts("ItemIds"):
             if stopped:
                 _write_error(request, out, EwsError("ErrorBatchProcessingStopped", _STOPPED), empty="m:Items")
                 continue
 
             def content(named: etree._Element = named) -> Content:
-                shape = ItemShape.read(_required(request, "ItemShape"), full=True)
+                nonlocal stopped, known
+                shape = known = known or _item_writer(request, full=True)
                 item = request.caller.item(str(named.get("Id", "")))
-                nonlocal stopped
                 disturbed = request.disturbance.item_error(item)
                 if disturbed is not None:
                     stopped = disturbed.stops_batch
@@ -177,7 +179,7 @@ class Operations:
 
                 def write(out: XmlWriter) -> None:
                     out.start("m:Items")
-                    shape.write(out, item, request.without)
+                    shape.write(out, item)
                     out.end()
 
                 return write
@@ -188,14 +190,14 @@ class Operations:
         for named in request.parts("ParentFolderIds"):
 
             def content(named: etree._Element = named) -> Content:
-                shape = ItemShape.read(_required(request, "ItemShape"), full=False)
+                shape = _item_writer(request, full=False)
                 page = self._view_page(request, request.caller.folder(named))
 
                 def write(out: XmlWriter) -> None:
                     _start_page(out, page)
                     out.start("t:Items")
                     for item in page.entries:
-                        shape.write(out, item, request.without)
+                        shape.write(out, item)
                     out.end()
                     out.end()
 
@@ -252,7 +254,7 @@ class Operations:
 
     def _sync_items(self, request: Request, out: XmlWriter) -> None:
         def content() -> Content:
-            shape = ItemShape.read(_required(request, "ItemShape"), full=False)
+            shape = _item_writer(request, full=False)
             folder = request.caller.folder(request.parts("SyncFolderId")[0])
             if folder.is_search:
                 raise EwsError("ErrorInvalidOperation", "Search folders cannot be synchronized.")
@@ -265,7 +267,7 @@ class Operations:
                 out.leaf("m:IncludesLastItemInRange", boolean(result.is_last))
                 out.start("m:Changes")
                 for change in result.changes:
-                    _write_change(request, out, shape, folder, change.kind, change.number, change.thing)
+                    _write_change(request, out, shape, folder, change)
                 out.end()
 
             return write
@@ -284,7 +286,7 @@ class Operations:
                 except ids.MalformedIdError:
                     raise EwsError("ErrorInvalidIdMalformed", "Id is malformed.") from None
                 item = request.caller.item(identity[: ids.ITEM_ID_LENGTH])
-                found = parts.attachments(item.mime())
+                found = parts.opened(item.mime())
                 if position >= len(found):
                     raise EwsError("ErrorInvalidAttachmentId", "The attachment is not there.")
                 with_mime = mime is not None and (mime.text or "").strip() in {"true", "1"}
@@ -357,25 +359,25 @@ def _start_page(out: XmlWriter, page: Page[Item] | Page[Folder]) -> None:
     )
 
 
-def _write_change(  # noqa: PLR0913, PLR0917 - a change's fields
-    request: Request, out: XmlWriter, shape: ItemShape, folder: Folder, kind: ChangeKind, number: int, item: Item | None
-) -> None:
+def _write_change(request: Request, out: XmlWriter, shape: ItemWriter, folder: Folder, change: Change[Item]) -> None:
+    item, kind = change.thing, change.kind
     if item is None:
         out.start("t:Delete")
-        out.leaf("t:ItemId", Id=ids.item_id(folder.mailbox.space, number))
+        out.leaf("t:ItemId", Id=ids.item_id(folder.mailbox.space, change.number))
     elif kind is ChangeKind.READ_FLAG and not request.version.startswith("Exchange2007"):
         out.start("t:ReadFlagChange")
-        out.leaf("t:ItemId", Id=item.id, ChangeKey=item.change_key)
+        out.identity("t:ItemId", item.id, item.change_key)
         out.leaf("t:IsRead", boolean(item.is_read))
     else:
         out.start("t:Create" if kind is ChangeKind.CREATE else "t:Update")
-        shape.write(out, item, request.without)
+        shape.write(out, item)
     out.end()
 
 
 def _write_attachment(
-    out: XmlWriter, identity: str, attachment: parts.Attachment, item: Item, *, with_mime: bool
+    out: XmlWriter, identity: str, opened: tuple[parts.Attachment, bytes], item: Item, *, with_mime: bool
 ) -> None:
+    attachment, content = opened
     out.start("m:Attachments")
     out.start("t:ItemAttachment" if attachment.is_message else "t:FileAttachment")
     out.leaf("t:AttachmentId", Id=identity)
@@ -383,14 +385,18 @@ def _write_attachment(
     if attachment.is_message:
         out.start("t:Message")
         if with_mime:
-            out.base64("t:MimeContent", lambda: attachment.content, CharacterSet="UTF-8")
+            out.base64("t:MimeContent", lambda: content, IN_UTF_8)
         out.leaf("t:ItemClass", "IPM.Note")
         out.leaf("t:Subject", attachment.name)
         out.end()
     else:
-        out.base64("t:Content", lambda: attachment.content)
+        out.base64("t:Content", lambda: content)
     out.end()
     out.end()
+
+
+def _item_writer(request: Request, *, full: bool) -> ItemWriter:
+    return ItemWriter(ItemShape.read(_required(request, "ItemShape"), full=full), request.without)
 
 
 def _read_order(element: etree._Element) -> Order:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from email import message_from_bytes, policy
 from typing import TYPE_CHECKING
 
-from ews_sync.simulator.properties import decode_text, parse_headers
+from ews_sync.simulator.headers import decode_text, header_block, parse_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,18 +15,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """An attachment: decoded, or a message within the message."""
+    """What there is to say of an attachment: a file, or a message within the message. `size` is in bytes."""
 
     name: str
     content_type: str
     content_id: str
     is_inline: bool
     is_message: bool
-    content: bytes
+    size: int
 
 
-def attachments(mime: bytes) -> list[Attachment]:
+def attachments(mime: bytes) -> tuple[Attachment, ...]:
     """Return a message's attachments, in order."""
+    if _is_text_alone(header_block(mime).lower()):
+        return ()
+    return tuple(attachment for attachment, _ in opened(mime))
+
+
+def _is_text_alone(head: bytes) -> bool:
+    """Whether these headers, in lower case, are certainly those of one text without a name: most messages are that."""
+    return head.count(b"content-type:") == head.count(b"content-type: text/") and not any(
+        word in head for word in (b"content-disposition", b"multipart", b"message/", b"name")
+    )
+
+
+def opened(mime: bytes) -> list[tuple[Attachment, bytes]]:
+    """Return a message's attachments, in order, each with its content: decoded, or the message within."""
     found = []
     for part in _leaves(message_from_bytes(mime, policy=policy.compat32), top=True):
         disposition = part.get_content_disposition()
@@ -35,16 +49,16 @@ def attachments(mime: bytes) -> list[Attachment]:
         if disposition is None and name is None and kind.startswith("text/"):
             continue
         is_message = kind == "message/rfc822"
-        found.append(
-            Attachment(
-                name=decode_text(name) if name else _default_name(part),
-                content_type=kind,
-                content_id=str(part.get("Content-ID", "")).strip("<> "),
-                is_inline=disposition == "inline",
-                is_message=is_message,
-                content=_message_bytes(part) if is_message else _decoded(part),
-            )
+        content = _message_bytes(part) if is_message else _decoded(part)
+        described = Attachment(
+            name=decode_text(name) if name else _default_name(part),
+            content_type=kind,
+            content_id=str(part.get("Content-ID", "")).strip("<> "),
+            is_inline=disposition == "inline",
+            is_message=is_message,
+            size=len(content),
         )
+        found.append((described, content))
     return found
 
 
@@ -67,7 +81,7 @@ def text_body(mime: bytes) -> str:
 
 def headers(mime: bytes) -> list[tuple[str, str]]:
     """Return a message's headers, decoded."""
-    return [(name, decode_text(str(value))) for name, value in parse_headers(mime).raw_items()]
+    return [(name, decode_text(value)) for name, value in parse_headers(mime).fields]
 
 
 def _leaves(message: Message, *, top: bool = False) -> Iterator[Message]:

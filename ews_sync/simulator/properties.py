@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email import message_from_bytes, policy
-from email.header import decode_header
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from email.utils import getaddresses, parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+from ews_sync.simulator.headers import decode_text, parse_headers
 
 if TYPE_CHECKING:
-    from email.message import Message
+    from ews_sync.simulator.headers import Headers
 
 _REPLY_PREFIX: Final = re.compile(r"^((re|fw|fwd|aw|wg|sv|vs|tr)(\[\d+\])?:\s*)+", re.IGNORECASE)
-_HEADERS_END: Final = re.compile(rb"\r?\n\r?\n")
+_ATOMS: Final = r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*"
+_MAIL_ADDRESS: Final = rf"{_ATOMS}@{_ATOMS}"
+_WORDS: Final = "[A-Za-z0-9]+(?: [A-Za-z0-9]+)*"
+_PLAIN_ADDRESS: Final = re.compile(rf'{_MAIL_ADDRESS}|(?:"({_WORDS})"|({_WORDS})) <({_MAIL_ADDRESS})>')
+_MONTHS: Final = "JanFebMarAprMayJunJulAugSepOctNovDec"
+_PLAIN_DATE: Final = re.compile(
+    r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), )?(\d\d?) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) ([12]\d{3})"
+    r" (\d\d):(\d\d):(\d\d) ([+-])([01]\d|2[0-3])([0-5]\d)",
+    re.ASCII,
+)
+_IMPORTANCES: Final = {"high": "High", "low": "Low"}
+_SENSITIVITIES: Final = {"personal": "Personal", "private": "Private", "company-confidential": "Confidential"}
+_MEETINGS: Final = (
+    (b"request", "IPM.Schedule.Meeting.Request"),
+    (b"cancel", "IPM.Schedule.Meeting.Canceled"),
+    (b"reply", "IPM.Schedule.Meeting.Resp.Pos"),
+)
 _LOOK_INTO: Final = 64 * 1024
 
 
@@ -114,59 +129,31 @@ def content_of(source: MimeSource) -> Content:
     return source
 
 
-class PropertyCache:
-    """Remembers the properties of the items that were asked for last, so that a page does not parse a message twice."""
-
-    def __init__(self, capacity: int = 4096) -> None:
-        self._capacity = capacity
-        self._known: OrderedDict[tuple[int, int], Properties] = OrderedDict()
-
-    def of(self, key: tuple[int, int], content: Content, overrides: tuple[tuple[str, Any], ...]) -> Properties:
-        """Return a content's properties with the overrides laid over them; `key` names the item."""
-        known = self._known.get(key)
-        if known is not None:
-            self._known.move_to_end(key)
-            return known
-        known = content.properties()
-        if overrides:
-            known = replace(known, **dict(overrides))
-        self._known[key] = known
-        if len(self._known) > self._capacity:
-            self._known.popitem(last=False)
-        return known
-
-
 def parse_properties(mime: bytes) -> Properties:
     """Return the properties that Exchange would take from a message's headers."""
     headers = parse_headers(mime)
-    author = _addresses(headers, "From")
-    sender = _addresses(headers, "Sender") or author
+    author = _addresses(headers, "from")
+    sender = _addresses(headers, "sender") or author
     return Properties(
-        subject=_text(headers, "Subject"),
+        subject=headers.text("subject"),
         item_class=_item_class(headers, mime),
-        message_id=_text(headers, "Message-ID"),
-        sent=_date(headers.get("Date")),
+        message_id=headers.text("message-id"),
+        sent=_date(headers.raw("date")),
         sender=sender[0] if sender else None,
         author=author[0] if author else None,
-        to=_addresses(headers, "To"),
-        cc=_addresses(headers, "Cc"),
-        bcc=_addresses(headers, "Bcc"),
-        reply_to=_addresses(headers, "Reply-To"),
-        in_reply_to=_text(headers, "In-Reply-To"),
-        references=_text(headers, "References"),
-        importance=_importance(headers),
-        sensitivity=_sensitivity(headers),
+        to=_addresses(headers, "to"),
+        cc=_addresses(headers, "cc"),
+        bcc=_addresses(headers, "bcc"),
+        reply_to=_addresses(headers, "reply-to"),
+        in_reply_to=headers.text("in-reply-to"),
+        references=headers.text("references"),
+        importance=_IMPORTANCES.get(headers.word("importance"), "Normal"),
+        sensitivity=_SENSITIVITIES.get(headers.word("sensitivity"), "Normal"),
         has_attachments=_has_attachments(headers, mime),
-        read_receipt_requested="Disposition-Notification-To" in headers,
-        delivery_receipt_requested="Return-Receipt-To" in headers,
+        read_receipt_requested="disposition-notification-to" in headers,
+        delivery_receipt_requested="return-receipt-to" in headers,
         size=stored_size(len(mime)),
     )
-
-
-def parse_headers(mime: bytes) -> Message:
-    """Return a message's headers, without looking at its body."""
-    end = _HEADERS_END.search(mime)
-    return message_from_bytes(mime[: end.end()] if end else mime, policy=policy.compat32)
 
 
 def stored_size(mime_length: int) -> int:
@@ -184,89 +171,58 @@ def conversation_id(space: str, topic: str | None) -> str:
     return f"AAQk{space}EAD{digest.upper()}="
 
 
-def decode_text(raw: str) -> str:
-    """Decode a header's encoded words and raw 8-bit bytes, as well as they can be."""
-    try:
-        pieces = decode_header(raw)
-    except ValueError:  # damaged base64 in an encoded word
-        return raw.encode("ascii", "surrogateescape").decode("utf-8", "replace")
-    text = []
-    for piece, charset in pieces:
-        if isinstance(piece, str):
-            text.append(piece.encode("ascii", "surrogateescape").decode("utf-8", "replace"))
-            continue
-        try:
-            text.append(piece.decode(charset or "utf-8", "replace"))
-        except LookupError:
-            text.append(piece.decode("latin-1"))
-    return "".join(text)
-
-
-def _text(headers: Message, name: str) -> str | None:
-    raw = headers.get(name)
+def _addresses(headers: Headers, name: str) -> tuple[Address, ...]:
+    raw = headers.raw(name)
     if raw is None:
-        return None
-    # A header object stands in for a header with raw 8-bit bytes: its text has been replaced by then.
-    unfolded = re.sub(r"\r?\n(?=[ \t])", "", _raw(headers, name))
-    return decode_text(unfolded).strip(" \t\r\n") or None
-
-
-def _raw(headers: Message, name: str) -> str:
-    """Return the header with its 8-bit bytes as surrogates, which `get` would hide."""
-    wanted = name.casefold()
-    return next((str(value) for key, value in headers.raw_items() if key.casefold() == wanted), "")
-
-
-def _addresses(headers: Message, name: str) -> tuple[Address, ...]:
-    if name not in headers:
         return ()
-    raw = re.sub(r"\r?\n(?=[ \t])", "", _raw(headers, name))
+    plain = _PLAIN_ADDRESS.fullmatch(raw)
+    if plain is not None:
+        return (Address("", plain[0]) if plain[3] is None else Address(plain[1] or plain[2], plain[3]),)
     return tuple(Address(decode_text(who), where) for who, where in getaddresses([raw]) if who or where)
 
 
-def _date(raw: object) -> datetime | None:
+def _date(raw: str | None) -> datetime | None:
     if raw is None:
         return None
+    plain = _PLAIN_DATE.fullmatch(raw)
     try:
-        parsed = parsedate_to_datetime(str(raw))
-    except ValueError:
+        return _plain_date(plain) if plain is not None else _utc(parsedate_to_datetime(raw))
+    except (ValueError, OverflowError):
         return None
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
 
 
-def _importance(headers: Message) -> str:
-    said = str(headers.get("Importance", "")).strip().casefold()
-    return {"high": "High", "low": "Low"}.get(said, "Normal")
+def _plain_date(found: re.Match[str]) -> datetime:
+    day, month, year, hour, minute, second = found.group(1, 2, 3, 4, 5, 6)
+    zone = timedelta(hours=int(found[8]), minutes=int(found[9])) * (-1 if found[7] == "-" else 1)
+    return (
+        datetime(int(year), _MONTHS.index(month) // 3 + 1, int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+        - zone
+    )
 
 
-def _sensitivity(headers: Message) -> str:
-    said = str(headers.get("Sensitivity", "")).strip().casefold()
-    return {"personal": "Personal", "private": "Private", "company-confidential": "Confidential"}.get(said, "Normal")
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _item_class(headers: Message, mime: bytes) -> str:
-    kind = headers.get_content_type()
+def _item_class(headers: Headers, mime: bytes) -> str:
+    kind = headers.content_type
     if kind == "multipart/signed":
         return "IPM.Note.SMIME.MultipartSigned"
     if kind == "application/pkcs7-mime":
         return "IPM.Note.SMIME"
     if kind == "multipart/report":
-        report = str(headers.get_param("report-type", "")).casefold()
+        report = headers.parameter("report-type").casefold()
         return "REPORT.IPM.Note.IPNRN" if report == "disposition-notification" else "REPORT.IPM.Note.NDR"
-    opening = mime[:_LOOK_INTO].lower()
-    if kind in {"multipart/alternative", "text/calendar"} and b"text/calendar" in opening:
-        for method, item_class in (
-            (b"request", "IPM.Schedule.Meeting.Request"),
-            (b"cancel", "IPM.Schedule.Meeting.Canceled"),
-            (b"reply", "IPM.Schedule.Meeting.Resp.Pos"),
-        ):
+    if kind in {"multipart/alternative", "text/calendar"}:
+        opening = mime[:_LOOK_INTO].lower()
+        for method, item_class in _MEETINGS if b"text/calendar" in opening else ():
             if re.search(rb"method=\"?" + method, opening):
                 return item_class
     return "IPM.Note"
 
 
-def _has_attachments(headers: Message, mime: bytes) -> bool:
-    kind = headers.get_content_type()
+def _has_attachments(headers: Headers, mime: bytes) -> bool:
+    kind = headers.content_type
     if not kind.startswith("multipart/"):
         return not kind.startswith("text/")
     return kind == "multipart/signed" or b"content-disposition: attachment" in mime[: 16 * _LOOK_INTO].lower()

@@ -163,7 +163,13 @@ def read_time(text: str) -> datetime:
 
 
 def _received_range(term: etree._Element) -> Range | None:
+    """Return the range that a term stands for, None if it asks for more than the received time."""
     name = local(term)
+    if name == "Exists":
+        return Range(_FIRST_KEY) if term[0].get("FieldURI") == "item:DateTimeReceived" else None
+    if name == "Not":
+        undated = local(term[0]) == "Exists" and _received_range(term[0]) is not None
+        return Range(upper=_FIRST_KEY) if undated else None
     if name not in _COMPARISONS or name == "IsNotEqualTo":
         return None
     path, operand = term[0], term[1][0]

@@ -176,6 +176,8 @@ class ExchangeServer(Listener):
         exchange = _Exchange(self, http)
         try:
             return await exchange.answer()
+        except ConnectionResetError:
+            return web.Response(status=499)  # goes nowhere: the client is gone
         finally:
             exchange.write_down()
 
@@ -293,7 +295,9 @@ class _Exchange:
             length += len(chunk)
             if length > _SMALL:
                 return await self._stream(reply.status, collected, chunks)
-        return await self._whole(reply.status, b"".join(collected), zipped=zipped)
+        if zipped or len(collected) == 1:
+            return await self._whole(reply.status, b"".join(collected), zipped=zipped)
+        return await self._stream(reply.status, collected, iter(()), length)
 
     async def _whole(self, status: int, body: bytes, *, zipped: bool) -> web.StreamResponse:
         headers = self._headers()
@@ -307,10 +311,14 @@ class _Exchange:
         await response.write_eof()
         return response
 
-    async def _stream(self, status: int, begun: list[bytes], rest: Iterator[bytes]) -> web.StreamResponse:
-        """Send a large answer in chunks, without ever having it whole."""
+    async def _stream(
+        self, status: int, begun: list[bytes], rest: Iterator[bytes], length: int | None = None
+    ) -> web.StreamResponse:
+        """Send an answer in pieces: of a `length` that is known, or a large one without ever having it whole."""
         response = web.StreamResponse(status=status, headers=self._headers())
-        response.enable_chunked_encoding()
+        response.content_length = length
+        if length is None:
+            response.enable_chunked_encoding()
         await response.prepare(self._http)
         self._status = status
         while begun:

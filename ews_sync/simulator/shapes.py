@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lxml import etree
 
-    from ews_sync.simulator.fields import ItemField, Value
+    from ews_sync.simulator.fields import ItemField, Value, Write
     from ews_sync.simulator.folder import Folder
     from ews_sync.simulator.item import Item
     from ews_sync.simulator.wire import XmlWriter
@@ -75,21 +75,14 @@ class ItemShape:
         with_mime = full and (mime in {"true", "1"} or "item:MimeContent" in uris)
         return cls(base, uris, extended, with_mime, full)
 
-    def write(self, out: XmlWriter, item: Item, without: frozenset[int] = frozenset()) -> None:
-        """Write an item's element. Extended properties with a tag in `without` are left out."""
-        kind = element_kind(item.item_class)
-        out.start(f"t:{kind}")
+    def fields(self, kind: str, without: frozenset[int]) -> Iterator[Write]:
+        """Yield what writes an element of a kind, in the order of the schema, but for the tags in `without`."""
         for field in ITEM_FIELDS:
             if self._wants(field):
-                field.write(out, item, self.full)
+                yield field.write
             if field.uri == _AFTER_EXTENDED:
-                for path in self.extended:
-                    if path.tag not in without:
-                        path.write(out, path.of_item(item))
-        for field in fields_of(kind):
-            if self._wants(field):
-                field.write(out, item, self.full)
-        out.end()
+                yield from (path.write_of for path in self.extended if path.tag not in without)
+        yield from (field.write for field in fields_of(kind) if self._wants(field))
 
     def _wants(self, field: ItemField) -> bool:
         if field.uri == "item:ItemId":
@@ -103,6 +96,32 @@ class ItemShape:
         return (self.base == "Default" and field.default) or (
             self.base == "AllProperties" and field.uri not in _NOT_IN_ALL
         )
+
+
+class ItemWriter:
+    """Writes items in one shape. Extended properties with a tag in `without` are left out.
+
+    What is the same for all items of a class is found out once: a request is about hundreds of them.
+    """
+
+    def __init__(self, shape: ItemShape, without: frozenset[int] = frozenset()) -> None:
+        self._shape = shape
+        self._without = without
+        self._plans: dict[str, tuple[str, tuple[Write, ...]]] = {}
+
+    def write(self, out: XmlWriter, item: Item) -> None:
+        """Write an item's element."""
+        item_class = item.item_class
+        tag, fields = self._plans.get(item_class) or self._plan(item_class)
+        out.start(tag)
+        for write in fields:
+            write(out, item, self._shape.full)
+        out.end()
+
+    def _plan(self, item_class: str) -> tuple[str, tuple[Write, ...]]:
+        kind = element_kind(item_class)
+        plan = self._plans[item_class] = (f"t:{kind}", tuple(self._shape.fields(kind, self._without)))
+        return plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +147,7 @@ class FolderShape:
         """Write a folder's element. Extended properties with a tag in `without` are left out."""
         kind = folder_kind(folder)
         out.start(f"t:{kind}")
-        out.leaf("t:FolderId", Id=folder.id, ChangeKey=folder.change_key)
+        out.identity("t:FolderId", folder.id, folder.change_key)
         self._write_place(out, folder)
         for path in self.extended:
             if path.tag not in without:
@@ -144,7 +163,7 @@ class FolderShape:
     def _write_place(self, out: XmlWriter, folder: Folder) -> None:
         """Write what comes before the extended properties."""
         if "folder:ParentFolderId" in self.uris and folder.parent is not None:
-            out.leaf("t:ParentFolderId", Id=folder.parent.id, ChangeKey=folder.parent.change_key)
+            out.identity("t:ParentFolderId", folder.parent.id, folder.parent.change_key)
         if "folder:FolderClass" in self.uris and folder.folder_class is not None:
             out.leaf("t:FolderClass", folder.folder_class)
         if "folder:DisplayName" in self.uris:

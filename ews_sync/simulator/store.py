@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from ews_sync.simulator import ids
 from ews_sync.simulator.changes import ChangeKind, ChangeLog
 from ews_sync.simulator.folder import Folder
-from ews_sync.simulator.item import ABSENT, FROM_MIME, Item
-from ews_sync.simulator.properties import Address, Properties, PropertyCache
+from ews_sync.simulator.item import ABSENT, FROM_MIME, Item, KnownItems
+from ews_sync.simulator.properties import Address, Properties
 from ews_sync.simulator.tree import DEFAULT_TREE, FolderPlan
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Exchange:
     def __init__(self, clock: Callable[[], datetime] = utc_now, seed: int = 0) -> None:
         self.clock = clock
         self.seed = seed
-        self.property_cache = PropertyCache()
+        self.known_items = KnownItems()
         self._created = 0
         self._mailboxes: dict[str, Mailbox] = {}
         self._spaces: dict[str, Mailbox] = {}

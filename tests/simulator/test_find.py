@@ -6,7 +6,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from lxml import etree
 
+from ews_sync.simulator.restriction import Compiler, select
+from ews_sync.simulator.shapes import item_reader
 from ews_sync.simulator.store import ABSENT
 from ews_sync.simulator.wire import wire_time
 from tests.simulator.soap import START, Client, compare, envelope, find_item, folder_id, page, shape
@@ -262,3 +265,28 @@ def test_a_page_of_a_large_folder_makes_only_its_own_messages(client: Client, in
 def test_an_associated_traversal_finds_nothing(client: Client, inbox: Folder) -> None:
     answer = client.send(envelope(find_item(inbox).replace('Traversal="Shallow"', 'Traversal="Associated"')))
     assert (answer.codes, answer.item_ids) == (["NoError"], [])
+
+
+def test_items_without_a_received_time_are_a_range_of_the_index(client: Client, inbox: Folder) -> None:
+    _fill(inbox, 3)
+    undated = []
+    for _ in range(3):
+        client.clock.forward(seconds=1)
+        undated.append(inbox.deliver(b"\r\n", received=ABSENT, in_reply_to="<1>"))
+    by_creation = [item.id for item in undated]
+    received = '<t:Exists><t:FieldURI FieldURI="item:DateTimeReceived"/></t:Exists>'
+    none = f"<t:Not>{received}</t:Not>"
+    replies = '<t:Exists><t:FieldURI FieldURI="item:InReplyTo"/></t:Exists>'
+
+    def found(restriction: str, *order: str) -> list[str]:
+        return client.post(find_item(inbox, restriction=restriction, order=order)).item_ids
+
+    assert found(none, "item:DateTimeCreated") == by_creation
+    assert found(none, "item:DateTimeCreated Descending") == by_creation[::-1]
+    assert found(f"<t:And>{none}{replies}</t:And>", "item:DateTimeCreated") == by_creation
+    assert len(found(received)) == 3
+    assert not set(found(received)) & set(by_creation)
+    assert found(f"<t:Not>{none}</t:Not>") == found(received)
+    # A test would mean a look at each item of the folder.
+    parsed = etree.fromstring(envelope(none)).find("{*}Body/{*}Not")
+    assert select(parsed, Compiler(item_reader)).test is None

@@ -123,6 +123,25 @@ def test_the_grammar_agrees_with_the_schema_on_spoiled_requests(schema: etree.XM
     assert refused > 100
 
 
+@pytest.mark.parametrize(
+    ("named", "fault"),
+    [
+        ('<t:ItemId Id="a"/>', None),
+        ('<t:ItemId Id="a"><!-- nothing --></t:ItemId>', None),
+        ('<t:ItemId Id="a"> </t:ItemId>', "ErrorSchemaValidation"),
+        ('<t:ItemId Id="a">b</t:ItemId>', "ErrorSchemaValidation"),
+        ('<t:ItemId Id="a"><!-- nothing -->b</t:ItemId>', "ErrorSchemaValidation"),
+        ('<t:ItemId Id="a"><t:ItemId Id="b"/></t:ItemId>', "ErrorSchemaValidation"),
+        ("<t:ItemId/>", "ErrorSchemaValidation"),
+        ('<t:ItemId Id="a" Unheard="of"/>', "ErrorSchemaValidation"),
+    ],
+)
+def test_an_id_has_attributes_and_nothing_in_it(client: Client, named: str, fault: str | None) -> None:
+    shape = "<m:ItemShape><t:BaseShape>IdOnly</t:BaseShape></m:ItemShape>"
+    answer = client.post(f"<m:GetItem>{shape}<m:ItemIds>{named}</m:ItemIds></m:GetItem>")
+    assert answer.fault == fault
+
+
 def test_a_violation_says_what_was_expected(client: Client) -> None:
     answer = client.post("<m:GetItem><m:ItemIds><t:ItemId Id='x'/></m:ItemIds></m:GetItem>")
     assert (answer.status, answer.fault) == (500, "ErrorSchemaValidation")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -19,19 +19,23 @@ from ews_sync.simulator.faults import (
     FaultPlan,
     Hang,
     HttpError,
+    ItemError,
     Latency,
     Truncated,
     html_page,
 )
 from ews_sync.simulator.mail import MailFactory
-from ews_sync.simulator.server import ExchangeServer
+from ews_sync.simulator.server import BasicAuthenticator, ExchangeServer
 from ews_sync.simulator.store import Exchange
 from tests.simulator.soap import envelope, find_item, get_item, impersonating, shape
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from aiohttp.web import Request
+
     from ews_sync.simulator.folder import Folder
+    from ews_sync.simulator.item import Item
 
 _WITH_MIME = shape(flags="<t:IncludeMimeContent>true</t:IncludeMimeContent>")
 
@@ -110,6 +114,49 @@ async def test_large_messages_are_streamed_whole(web: Web) -> None:
         root = etree.fromstring(await response.read(), etree.XMLParser(huge_tree=True))
         assert response.headers["Transfer-Encoding"] == "chunked"
     assert base64.b64decode(root.findtext(".//{*}MimeContent") or "") == mail.mime()
+
+
+async def test_an_answer_in_several_pieces_says_how_long_it_is(web: Web) -> None:
+    mail = [MailFactory(1).email(n, size=200_000) for n in range(3)]
+    items = [web.inbox.deliver(one) for one in mail]
+    async with web.post(get_item(items, _WITH_MIME)) as response:
+        body = await response.read()
+        assert int(response.headers["Content-Length"]) == len(body) > 600_000
+        assert "Transfer-Encoding" not in response.headers
+    texts = [found.text or "" for found in etree.fromstring(body).iter("{*}MimeContent")]
+    assert [base64.b64decode(text) for text in texts] == [one.mime() for one in mail]
+    assert web.server.log[0].bytes_sent == len(body)
+    async with web.post(get_item(items, _WITH_MIME), Accept_Encoding="gzip") as response:
+        assert "Content-Encoding" not in response.headers
+    web.server.faults.add(Compressed())
+    async with web.post(get_item(items, _WITH_MIME), Accept_Encoding="gzip") as response:
+        assert len(gzip.decompress(await response.read())) == len(body)
+
+
+async def test_a_client_that_leaves_is_no_defect(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    class Watching(BasicAuthenticator):
+        def authenticate(self, request: Request) -> Account | None:
+            transports.append(request.transport)
+            return super().authenticate(request)
+
+    def leave(_item: Item) -> bool:
+        """The connection ends while the answer is being made."""
+        transports[-1].abort()
+        return False
+
+    transports: list[Any] = []
+    plan = FaultPlan()
+    plan.add(ItemError("ErrorItemCorrupt"), item=leave)
+    account = Account("svc", "pass:word", may_impersonate=True)
+    async with ExchangeServer(web.server.exchange, faults=plan, authenticator=Watching([account])) as server:
+        other = Web(server, web.session, web.inbox)
+        with pytest.raises(aiohttp.ClientError):
+            async with other.post(get_item(web.inbox.items(), _WITH_MIME)):
+                pass
+        plan.clear()
+        async with other.post(find_item(web.inbox)) as response:
+            assert response.status == 200
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(

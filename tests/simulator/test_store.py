@@ -3,13 +3,18 @@ from __future__ import annotations
 import random
 from datetime import timedelta
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ews_sync.simulator import ids
 from ews_sync.simulator.index import CHUNK, SortedIndex
+from ews_sync.simulator.item import KnownItems
 from ews_sync.simulator.store import ABSENT, Exchange, Mailbox
 from tests.simulator.soap import START, Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -116,6 +121,34 @@ def test_lazy_messages_are_made_when_needed(mailbox: Mailbox) -> None:
     assert len(made) == 1
 
 
+def test_what_messages_say_is_remembered_of_the_last_ones_only(clock: Clock) -> None:
+    exchange = Exchange(clock)
+    exchange.known_items = KnownItems(capacity=2)
+    made: list[int] = []
+
+    def maker(number: int) -> Callable[[], bytes]:
+        def make() -> bytes:
+            made.append(number)
+            return f"Subject: {number}\r\nContent-Disposition: attachment\r\n\r\n".encode()
+
+        return make
+
+    inbox = exchange.create_mailbox("a@example.com").folder("Inbox")
+    items = [inbox.deliver(maker(number), subject=f"given {number}") for number in range(3)]
+    for item in items:
+        assert (len(item.attachments), item.item_class, item.properties.subject) == (
+            1,
+            "IPM.Note",
+            f"given {item.number - items[0].number}",
+        )
+    assert made == [0, 0, 1, 1, 2, 2]
+    assert [item.properties.subject for item in items[1:]] == ["given 1", "given 2"]
+    assert items[0].item_class == "IPM.Note"
+    assert made == [0, 0, 1, 1, 2, 2]
+    assert (items[0].properties.subject, len(items[0].attachments)) == ("given 0", 1)
+    assert made == [0, 0, 1, 1, 2, 2, 0, 0]
+
+
 def test_moving_changes_the_id_and_little_else(mailbox: Mailbox, clock: Clock) -> None:
     inbox, archive = mailbox.folder("Inbox"), mailbox.folder("Archive")
     item = inbox.deliver(b"Message-ID: <1@x>\r\n\r\n", is_read=True, categories=("red",))
@@ -207,3 +240,17 @@ def test_the_index_agrees_with_a_sorted_list() -> None:
         )
     with pytest.raises(KeyError):
         index.remove(Entry(expected[0]))
+
+
+def test_positions_follow_what_is_added_and_removed() -> None:
+    index: SortedIndex[Entry] = SortedIndex()
+    for key in range(0, 10 * CHUNK, 2):
+        index.add(Entry(key))
+    assert index.position(6 * CHUNK) == 3 * CHUNK
+    index.add(Entry(1))
+    assert index.position(6 * CHUNK) == 3 * CHUNK + 1
+    assert next(index.ascending(3 * CHUNK + 1)).sort_key == 6 * CHUNK
+    for entry in list(islice(index.ascending(), 3 * CHUNK)):
+        index.remove(entry)
+    assert index.position(6 * CHUNK) == 1
+    assert next(index.descending_from(1)).sort_key == 6 * CHUNK - 2
