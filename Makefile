@@ -36,8 +36,8 @@ fuzz: $(STAMP) ## Look for input that the reader of answers does not take: make 
 memory: $(STAMP) ## Measure the peak memory with large, many and odd messages; fails above 128 MiB
 	$(BIN)/python -m benchmarks.memory $(MEMORY)
 
-bench: $(STAMP) ## Measure, which takes some minutes; figures compare within one run only
-	$(BIN)/python -m benchmarks.platform
+bench: $(STAMP) ## Measure speed and what it costs, in 20 minutes: make bench BENCH="--only backfill"
+	$(BIN)/python -m benchmarks $(BENCH)
 
 docs: $(STAMP) ## Build the handbook into ./site
 	$(BIN)/pip install --quiet --editable '.[docs]'

@@ -7,25 +7,38 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.process import peak_bytes, processor_seconds, resident_bytes
 from benchmarks.servers import BUCKET, OWNER, PASSWORD, TOKEN, USER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from benchmarks.servers import Addresses, Load
+    from benchmarks.servers import Load, Servers
 
-_COMMAND = (sys.executable, "-c", "import sys; from ews_sync.cli import main; sys.exit(main())")
+COMMAND = (sys.executable, "-c", "import sys; from ews_sync.cli import main; sys.exit(main())")
+"""What is `reinfer-ews` where it is installed."""
 _SAMPLE = 0.05
 _ASK_EVERY = 0.25
+_LOOK = 0.005
+"""Seconds between two looks where a moment is to be caught: small against the second that a run takes."""
 
 AS_THE_IMAGE: Mapping[str, str] = {"MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
 """What the image sets of what matters for memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment of a process: the time (s, monotonic), and the processor time that it had had by then (s)."""
+
+    at: float
+    processor: float
 
 
 @dataclass(slots=True)
@@ -43,13 +56,12 @@ class Appliance:
     @property
     def peak(self) -> int:
         """The highest resident set so far."""
-        return self._status("VmHWM")
+        return peak_bytes(self.process.pid)
 
     @property
     def processor(self) -> float:
         """The processor time in seconds that it has had."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return processor_seconds(self.process.pid)
 
     def wait_until_listening(self, limit: float) -> None:
         """Wait until it answers. Raises `SystemExit` when it does not."""
@@ -58,7 +70,15 @@ class Appliance:
             self._must_live(end)
             lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
             self.address = next((str(line["listening"]) for line in lines if "listening" in line), "")
-            time.sleep(_SAMPLE)
+            time.sleep(_LOOK)
+
+    def wait_until_ready(self, limit: float) -> None:
+        """Wait until it says that it does its work (/readyz). Raises `SystemExit` when it does not."""
+        self.wait_until_listening(limit)
+        end = time.monotonic() + limit
+        while not self._is_ready():
+            self._must_live(end)
+            time.sleep(_LOOK)
 
     def wait_until_done(self, emails: int, limit: float) -> None:
         """Wait until so many emails are stored or dead letters, sampling. Raises `SystemExit` when they never are."""
@@ -72,26 +92,47 @@ class Appliance:
                 self._ask()
             self.sample()
 
+    def wait_until_stored(self, emails: int, seems_stored: Callable[[], bool], limit: float) -> Moment:
+        """Wait until so many emails are stored, looking at what costs it nothing; give the moment.
+
+        It is asked itself only once `seems_stored`, as each answer takes its time from the mail. Raises `SystemExit`
+        when they never are stored, or one is given up.
+        """
+        end = time.monotonic() + limit
+        while True:
+            self._must_live(end)
+            time.sleep(_LOOK)
+            if seems_stored():
+                moment = self.moment()
+                self._ask()
+                if self.dead_letters:
+                    raise SystemExit(f"{self.dead_letters} emails became dead letters:\n{self.tail()}")
+                if self.done >= emails:
+                    return moment
+
+    def moment(self) -> Moment:
+        """Tell the time, and what it has had."""
+        return Moment(time.monotonic(), self.processor)
+
     def sample(self) -> None:
         """Look once at what it takes."""
-        self.resident.append((self.done, self._status("VmRSS")))
+        self.resident.append((self.done, resident_bytes(self.process.pid)))
         self.descriptors = max(self.descriptors, len(list(Path(f"/proc/{self.process.pid}/fd").iterdir())))
 
     def tail(self) -> str:
         """Give the end of what it has logged."""
         return self.log.read_text()[-3000:]
 
+    def _is_ready(self) -> bool:
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{self.address}/readyz") as answer:
+            return bool(answer.status == 200)
+        return False
+
     def _ask(self) -> None:
         with urllib.request.urlopen(f"{self.address}/status?format=json") as answer:
             mailboxes = json.load(answer)["mailboxes"]
         self.dead_letters = sum(mailbox["dead_letters"] for mailbox in mailboxes)
         self.done = sum(mailbox["stored"] for mailbox in mailboxes) + self.dead_letters
-
-    def _status(self, name: str) -> int:
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-        raise SystemExit(f"the system does not tell a process's {name}")
 
     def _must_live(self, end: float) -> None:
         if self.process.poll() is not None:
@@ -101,22 +142,28 @@ class Appliance:
 
 
 @contextmanager
-def appliance(
-    load: Load, sink: str, addresses: Addresses, directory: Path, variables: Mapping[str, str] = AS_THE_IMAGE
+def appliance(  # noqa: PLR0913 - what differs from run to run
+    load: Load,
+    sink: str,
+    servers: Servers,
+    directory: Path,
+    variables: Mapping[str, str] = AS_THE_IMAGE,
+    *,
+    bucket: str = BUCKET,
 ) -> Iterator[Appliance]:
     """Run the command while the block runs. `sink` is "platform", or a format of local files, in `directory`/files."""
     path = directory / "config.json"
-    path.write_text(json.dumps(_config(load, addresses)))
+    path.write_text(json.dumps(_config(load, servers, bucket)))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("REINFER", "MALLOC"))}
     environment |= {"REINFER_EWS_CONFIG": str(path), **variables}
     arguments = ["--bind", "127.0.0.1:0"]
     if sink == "platform":
         environment["REINFER_API_TOKEN"] = TOKEN
-        arguments += ["--reinfer-api-endpoint", addresses.platform]
+        arguments += ["--reinfer-api-endpoint", servers.platform]
     else:
         arguments += ["--local-files-prefix", str(directory / "files"), "--local-files-format", sink]
     log = directory / "log"
-    with log.open("w") as out, subprocess.Popen([*_COMMAND, *arguments], env=environment, stderr=out) as process:
+    with log.open("w") as out, subprocess.Popen([*COMMAND, *arguments], env=environment, stderr=out) as process:
         try:
             yield Appliance(process, log)
         finally:
@@ -126,9 +173,9 @@ def appliance(
             process.kill()
 
 
-def _config(load: Load, addresses: Addresses) -> dict[str, object]:
+def _config(load: Load, servers: Servers, bucket: str) -> dict[str, object]:
     return {
-        "ews_endpoint": addresses.exchange,
+        "ews_endpoint": servers.exchange,
         "auth_type": "basic",
         "auth_user": USER,
         "auth_password": PASSWORD,
@@ -136,5 +183,5 @@ def _config(load: Load, addresses: Addresses) -> dict[str, object]:
         # Between two rounds, of so many emails at most, nothing would be measured.
         "poll_frequency": 1,
         "poll_message_sleep": 0,
-        "mailboxes": {address: {"bucket": {"owner": OWNER, "name": BUCKET}} for address in load.addresses()},
+        "mailboxes": {address: {"bucket": {"owner": OWNER, "name": bucket}} for address in load.addresses()},
     }

@@ -7,20 +7,17 @@ stored is compared with what there was to store.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from email import message_from_bytes
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.appliance import AS_THE_IMAGE, appliance
-from benchmarks.messages import MAKERS, PLAIN, message_id
-from benchmarks.servers import BUCKET, OWNER, Load, servers
-from ews_sync.simulator.platform.store import PlatformStore
+from benchmarks.messages import MAKERS, PLAIN
+from benchmarks.servers import Load, servers
+from benchmarks.stored import compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -107,8 +104,8 @@ def _measure(load: Load, sink: str, variables: Mapping[str, str]) -> Figures:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         with (
-            servers(load, directory) as addresses,
-            appliance(load, sink, addresses, directory, variables) as running,
+            servers(load, directory) as both,
+            appliance(load, sink, both, directory, variables) as running,
         ):
             running.wait_until_listening(_STARTS_WITHIN)
             started = time.monotonic()
@@ -119,7 +116,7 @@ def _measure(load: Load, sink: str, variables: Mapping[str, str]) -> Figures:
             figures = Figures(rate, running.peak, _growth(running, load.emails), running.descriptors)
             if running.dead_letters:
                 raise SystemExit(f"{running.dead_letters} emails became dead letters:\n{running.tail()}")
-        _compare(load, sink, directory)
+        compare(load, sink, directory, with_content=load.size >= _LARGE)
         return figures
 
 
@@ -131,74 +128,6 @@ def _growth(running: Appliance, emails: int) -> int:
     if 5 not in tenths or 9 not in tenths:
         return 0
     return round(median(tenths[9]) - median(tenths[5]))
-
-
-# --- Whether everything arrived --------------------------------------------------------------------------------------
-
-
-def _compare(load: Load, sink: str, directory: Path) -> None:
-    """Raise `SystemExit` when what is stored is not what there was to store."""
-    read = {"eml": _files, "jsonl": _lines, "platform": _bucket}[sink]
-    for address in load.addresses():
-        stored = dict(read(directory, address, with_content=load.size >= _LARGE))
-        expected = {message_id(address, number): number for number in range(load.messages)}
-        if stored.keys() != expected.keys():
-            raise SystemExit(f"{address}: {len(stored)} emails are stored, not {len(expected)}")
-        for email_id, content in stored.items():
-            if content is not None and not _is_same(load.message(address, expected[email_id]), content):
-                raise SystemExit(f"{address}: {email_id} is not stored as it was")
-
-
-def _files(directory: Path, address: str, *, with_content: bool) -> Iterator[tuple[str, bytes | None]]:
-    for path in (directory / "files" / "data" / OWNER / BUCKET / address).glob("*/*/*.json"):
-        yield json.loads(path.read_bytes())["id"], path.with_suffix(".eml").read_bytes() if with_content else None
-
-
-def _lines(directory: Path, address: str, *, with_content: bool) -> Iterator[tuple[str, bytes | None]]:
-    for path in (directory / "files" / "data" / OWNER / BUCKET / address).glob("emails-*.jsonl"):
-        with path.open("rb") as file:
-            for line in file:
-                email = json.loads(line)
-                yield email["id"], email["mime_content"].encode() if with_content else None
-
-
-def _bucket(directory: Path, address: str, *, with_content: bool) -> Iterator[tuple[str, bytes | None]]:
-    with PlatformStore(directory / "platform.sqlite") as store:
-        for email in store.emails(OWNER, BUCKET, address):
-            yield email["id"], email["mime_content"].encode() if with_content else None
-
-
-def _is_same(message: bytes, stored: bytes) -> bool:
-    """Tell whether a message is stored byte for byte; as JSON, one that is no Unicode need have the same parts."""
-    return message == stored or (not _is_unicode(message) and _parts(message) == _parts(stored))
-
-
-def _is_unicode(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _parts(data: bytes) -> str:
-    """Give a digest of the parts' bytes."""
-    digest = hashlib.sha256()
-    for content in _leaves(data):
-        digest.update(content)
-    return digest.hexdigest()
-
-
-def _leaves(data: bytes) -> Iterator[bytes]:
-    for part in message_from_bytes(data).walk():
-        content = part.get_payload(decode=True)
-        if not isinstance(content, bytes):
-            continue
-        if part.get_content_maintype() == "multipart":
-            # What is nested too deeply is kept as one body, as it was.
-            yield from _leaves(f"Content-Type: {part['content-type']}\r\n\r\n".encode() + content)
-        else:
-            yield content
 
 
 if __name__ == "__main__":
