@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import secrets
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ews_sync.sinks.pieces import gathered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
 TEMPORARY = ".tmp-"
 """What the name of every temporary file begins with. No name from outside can: see `paths`."""
@@ -28,6 +31,9 @@ _ATTEMPTS = 20
 
 # How many files are open at once. A process has 1024 descriptors by default, and sockets need theirs.
 _OPEN_FILES = 64
+
+_BLOCK = 128 * 1024
+"""Bytes that are put together before they are appended."""
 
 
 class Disk:
@@ -71,7 +77,7 @@ class Disk:
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name, replacing what has it."""
-        source.replace(target)
+        os.replace(source, target)  # noqa: PTH105 - Path's makes another path, which takes longer than to rename
 
     def link(self, source: Path, target: Path) -> None:
         """Give a file a second name."""
@@ -166,14 +172,16 @@ def write_all(disk: Disk, temporary: Path, stages: Sequence[Sequence[tuple[Path,
     """
     root = temporary.parent
     make_directories(disk, temporary)
+    fresh = _temporary_names(temporary)
     waiting: list[list[tuple[Path, Path]]] = []
     try:
         for stage in stages:
             waiting.append([])
-            _write_temporary(disk, temporary, stage, waiting[-1])
+            _write_temporary(disk, fresh, stage, waiting[-1])
         made: set[Path] = set()
         for renames in waiting:
-            touched = {target.parent for _, target in renames}
+            # By their text, which is there for the rename anyway: to compare that many paths takes longer.
+            touched = {Path(name) for name in {os.path.dirname(target) for _, target in renames}}  # noqa: PTH120
             for directory in touched - made:
                 make_directories(disk, directory)
             made |= touched
@@ -240,9 +248,10 @@ def append(disk: Disk, path: Path, end: int, pieces: Iterable[bytes]) -> int:
             disk.truncate(descriptor, end)
         new_end = end
         try:
-            for piece in pieces:
-                disk.write(descriptor, piece)
-                new_end += len(piece)
+            # With a write for each line, a thread lets go of the interpreter as often, and has to get it back.
+            for block in gathered(pieces, _BLOCK):
+                disk.write(descriptor, block)
+                new_end += len(block)
             disk.flush(descriptor)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -280,13 +289,13 @@ def _listing(directory: Path) -> Iterator[Path]:
 
 
 def _write_temporary(
-    disk: Disk, temporary: Path, files: Iterable[tuple[Path, Iterable[bytes]]], renames: list[tuple[Path, Path]]
+    disk: Disk, fresh: Iterator[Path], files: Iterable[tuple[Path, Iterable[bytes]]], renames: list[tuple[Path, Path]]
 ) -> None:
-    """Write `files` under temporary names, which are added to `renames`, and flush them."""
+    """Write `files` under `fresh` names, which are added to `renames`, and flush them."""
     descriptors: list[int] = []
     try:
         for target, chunks in files:
-            source = _temporary_name(temporary)
+            source = next(fresh)
             descriptor = disk.create(source)
             descriptors.append(descriptor)
             renames.append((source, target))
@@ -307,5 +316,7 @@ def _flush_and_close(disk: Disk, descriptors: list[int]) -> None:
         os.close(descriptors.pop())
 
 
-def _temporary_name(directory: Path) -> Path:
-    return directory / f"{TEMPORARY}{secrets.token_hex(8)}"
+def _temporary_names(directory: Path) -> Iterator[Path]:
+    """Yield names that nobody else has."""
+    start = f"{TEMPORARY}{secrets.token_hex(8)}"
+    return (directory / f"{start}-{number}" for number in itertools.count())

@@ -234,13 +234,8 @@ def _lines(batch: Sequence[Email]) -> Iterator[bytes]:
     # The times are part of it because different messages can have one id: see `placement`.
     latest = {(email.id, email.timestamp, email.metadata.received_at): email for email in batch}
     for email in latest.values():
-        # One write for a small email, its line end included.
-        waiting = b""
-        for piece in email_pieces(email):
-            if waiting:
-                yield waiting
-            waiting = piece
-        yield waiting + b"\n"
+        yield from email_pieces(email)
+        yield b"\n"
 
 
 def _parse(text: str) -> _Position:

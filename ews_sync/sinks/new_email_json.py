@@ -12,9 +12,10 @@ from ews_sync.sinks.mime_text import mime_pieces, mime_text
 from ews_sync.sinks.mime_window import BLOCK
 from ews_sync.sinks.new_email import json_bytes, new_email
 from ews_sync.sinks.new_email_unicode import in_unicode, unicode_id
+from ews_sync.sinks.pieces import cut, gathered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from ews_sync.model import Email
 
@@ -34,39 +35,39 @@ def email_pieces(
     a larger one that much is in memory at a time. Making one piece can take as long as reading the whole message, and
     all of it blocks: it belongs in a thread. Raises `OSError` when the message cannot be read.
     """
-    before, after = _around(in_unicode(email), email_id)
+    described = in_unicode(email)
+    name = None if email_id is None else unicode_id(email_id)
     if email.mime.size <= block:
-        line = before + json_bytes(mime_text(email.mime.read(0, email.mime.size))) + after
-        yield from _cut(line, longest)
-        return
-    yield from _cut(before + b'"', longest)
+        yield from cut(_line(described, name), longest)
+    else:
+        yield from _large(described, name, block, longest)
+
+
+def _line(email: Email, email_id: str | None) -> bytes:
+    """Give the line of an email whose message can be in memory."""
+    data = email.mime.read(0, email.mime.size)
+    # The way of nearly all mail, ASCII or UTF-8: from the server's bytes to those of the line in one pass.
+    try:
+        return json_bytes(new_email(email, email_id=email_id, mime_content=data))
+    except UnicodeDecodeError:
+        return json_bytes(new_email(email, email_id=email_id, mime_content=mime_text(data)))
+
+
+def _large(email: Email, email_id: str | None, block: int, longest: int) -> Iterator[bytes]:
+    before, after = _around(email, email_id)
+    yield from cut(before + b'"', longest)
     decoder = codecs.getincrementaldecoder("utf-8")()
-    for piece in _gathered(mime_pieces(email.mime, block=block), block):
-        yield from _cut(json_bytes(decoder.decode(piece))[1:-1], longest)
-    yield from _cut(b'"' + after, longest)
+    # A message of many parts comes in many small pieces.
+    for piece in gathered(mime_pieces(email.mime, block=block), block):
+        yield from cut(json_bytes(decoder.decode(piece))[1:-1], longest)
+    yield from cut(b'"' + after, longest)
 
 
 def _around(email: Email, email_id: str | None) -> tuple[bytes, bytes]:
     """Give what stands before and behind the message's JSON string."""
-    described = new_email(email, email_id=None if email_id is None else unicode_id(email_id), mime_content="")
+    described = new_email(email, email_id=email_id, mime_content="")
     names = list(described)
     place = names.index(_CONTENT)
     before = {name: described[name] for name in names[:place]}
     after = {name: described[name] for name in names[place + 1 :]}
     return json_bytes(before)[:-1] + f',"{_CONTENT}":'.encode(), b"," + json_bytes(after)[1:]
-
-
-def _gathered(pieces: Iterable[bytes], enough: int) -> Iterator[bytes]:
-    """Put pieces together until there is `enough`: a message of many parts comes in many small ones."""
-    waiting = bytearray()
-    for piece in pieces:
-        waiting += piece
-        if len(waiting) >= enough:
-            yield bytes(waiting)
-            waiting.clear()
-    yield bytes(waiting)
-
-
-def _cut(data: bytes, longest: int) -> Iterator[bytes]:
-    for start in range(0, len(data), longest):
-        yield data[start : start + longest]

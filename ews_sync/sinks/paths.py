@@ -96,7 +96,7 @@ def state_file(prefix: Path, mailbox: Mailbox, suffix: str) -> Path:
 def email_stem(directory: Path, email_id: str, timestamp: datetime) -> Path:
     """Give the path, without its suffix, of an email's two files. `timestamp` is in UTC."""
     digest = hashlib.sha256(email_id.encode("utf-8", "surrogatepass")).hexdigest()
-    return directory / f"{timestamp.year:04}" / f"{timestamp.month:02}" / digest[:32]
+    return directory / f"{timestamp.year:04}/{timestamp.month:02}/{digest[:32]}"
 
 
 def _mailbox_parts(mailbox: Mailbox) -> tuple[str, ...]:

@@ -32,20 +32,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an email is stored: `stem` is its files' path without the suffix, `email_id` the id it is stored under."""
+    """Where an email is stored: the message, what is known of it, and the id under which it is there.
 
-    stem: Path
+    The `.json` is there only when the `.eml` is.
+    """
+
+    eml: Path
+    json: Path
     email_id: str
 
     @property
-    def eml(self) -> Path:
-        """The path of the message."""
-        return self.stem.with_name(self.stem.name + ".eml")
-
-    @property
-    def json(self) -> Path:
-        """The path of what is known of it; there only when the message is."""
-        return self.stem.with_name(self.stem.name + ".json")
+    def key(self) -> str:
+        """What is different for different places."""
+        return str(self.json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +83,19 @@ class Placement:
         self._lock = threading.Lock()
         # Places of emails that are being written now, by other threads too: they are taken, though no file shows it
         # yet.
-        self._claims: dict[Path, _Claim] = {}
+        self._claims: dict[str, _Claim] = {}
 
     def claim(self, emails: Iterable[Email]) -> list[tuple[Place, Email]]:
         """Give each email its place, until `release`. Of several versions of one email only the last is given one."""
-        claimed: dict[Path, tuple[Place, Email]] = {}
+        claimed: dict[str, tuple[Place, Email]] = {}
         try:
             with self._lock:
                 for email in emails:
                     occasion = _Occasion(email.timestamp, email.metadata.received_at)
                     place = self._place(email.id, occasion)
-                    if claimed.pop(place.stem, None) is None:
-                        self._claims.setdefault(place.stem, _Claim(occasion, 0)).holders += 1
-                    claimed[place.stem] = (place, email)
+                    if claimed.pop(place.key, None) is None:
+                        self._claims.setdefault(place.key, _Claim(occasion, 0)).holders += 1
+                    claimed[place.key] = (place, email)
         except BaseException:
             self.release([place for place, _ in claimed.values()])
             raise
@@ -106,17 +105,17 @@ class Placement:
         """Take back claims, once the files are there or have failed."""
         with self._lock:
             for place in places:
-                claim = self._claims[place.stem]
+                claim = self._claims[place.key]
                 claim.holders -= 1
                 if not claim.holders:
-                    del self._claims[place.stem]
+                    del self._claims[place.key]
 
     def holds(self, folder: tuple[str, ...], refs: Sequence[ItemRef]) -> list[bool]:
         """Tell for each item whether it is stored with this folder; False where the item does not say enough."""
         places = [self._held(folder, ref) for ref in refs]
         # What a process that was killed, or a flush that failed, has left can be there for all to see and yet not be
         # on the disk.
-        for directory in {place.stem.parent for place in places if place is not None}:
+        for directory in {place.json.parent for place in places if place is not None}:
             flush_names(self._disk, directory, self._directory)
         return [place is not None for place in places]
 
@@ -134,7 +133,7 @@ class Placement:
     def _place(self, email_id: str, occasion: _Occasion) -> Place:
         place = None
         for place in self._candidates(email_id, occasion):
-            claim = self._claims.get(place.stem)
+            claim = self._claims.get(place.key)
             if claim is not None:
                 taken = claim.occasion
             else:
@@ -151,10 +150,16 @@ class Placement:
         return place
 
     def _candidates(self, email_id: str, occasion: _Occasion) -> Iterator[Place]:
+        # Nearly always the first one is free or its own, so the others are made only when they are asked for.
+        yield self._named(email_id, occasion)
         sent = utc_text(occasion.timestamp)
         received = "" if occasion.received is None else utc_text(occasion.received)
-        for name in (email_id, f"{email_id}#{received or sent}", f"{email_id}#{received}#{sent}"):
-            yield Place(email_stem(self._directory, name, occasion.timestamp), name)
+        yield self._named(f"{email_id}#{received or sent}", occasion)
+        yield self._named(f"{email_id}#{received}#{sent}", occasion)
+
+    def _named(self, email_id: str, occasion: _Occasion) -> Place:
+        stem = email_stem(self._directory, email_id, occasion.timestamp)
+        return Place(stem.with_name(stem.name + ".eml"), stem.with_name(stem.name + ".json"), email_id)
 
 
 def _read(disk: Disk, path: Path) -> _Stored | None:

@@ -150,3 +150,10 @@ def test_append_does_not_write_behind_a_hole(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"o")
     with pytest.raises(OSError, match="shorter"):
         append(Disk(), tmp_path / "log", 4, [b"two\n"])
+
+
+def test_lines_are_written_together_in_blocks_of_bounded_size(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    assert append(disk, tmp_path / "log", 0, [b"x" * 999 + b"\n"] * 300) == 300_000
+    assert disk.log.count("write") == 3
+    assert (tmp_path / "log").read_bytes() == (b"x" * 999 + b"\n") * 300

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
+import pytest
 from hypothesis import example, given, strategies as st
 
 from ews_sync.model import Attachment, Metadata
@@ -100,6 +102,42 @@ def test_nothing_unsafe_is_there_raw(text: str, indent: int | None) -> None:
     data = json_bytes([text], indent=indent).decode()
     assert not set(data) & set("\x7f\x85\u2028\u2029")
     assert json.loads(data) == json.loads(json.dumps([text]))
+
+
+TEXTS = st.text(
+    st.characters(codec=None) | st.sampled_from('\x00\x1f"\\/\x7f\x80\x9f\xa0\u2027\u2028\u2029\ud83d\udd25')
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def as_the_standard_library_has_it(value: object, indent: int | None) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=(",", ":" if indent is None else ": "))
+    return re.sub("[\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+
+
+@given(VALUES, st.sampled_from([None, 2]))
+def test_the_quick_way_gives_the_very_bytes_of_the_standard_library(value: object, indent: int | None) -> None:
+    assert json_bytes(value, indent=indent) == as_the_standard_library_has_it(value, indent)
+
+
+def test_every_character_that_is_unsafe_is_escaped_and_no_other() -> None:
+    for number in (*range(0x800), *range(0x1FFF, 0x2100), *range(0xD7FF, 0xE001), 0xFFFF, 0x10000, 0x10FFFF):
+        assert json_bytes(chr(number)) == as_the_standard_library_has_it(chr(number), None)
+
+
+@given(st.binary() | TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass")), st.sampled_from(["", "\ud800"]))
+def test_bytes_are_the_text_whose_utf8_they_are(data: bytes, beside: str) -> None:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        with pytest.raises(UnicodeDecodeError):
+            json_bytes({"content": data, "beside": beside})
+    else:
+        assert json_bytes({"content": data, "beside": beside}) == json_bytes({"content": text, "beside": beside})
 
 
 def test_an_attachment_without_a_type_says_so() -> None:
