@@ -67,6 +67,8 @@ class Server:
 
     says: dict[str, list[Said]] = field(default_factory=dict)
     requests: list[tuple[tuple[str, ...], bool]] = field(default_factory=list)
+    named: list[bool] = field(default_factory=list)
+    """For each request for messages: whether all that it asked for had a name."""
     proofs: int = 0
     proof: EwsSyncError | None = None
     without_mime: Said | None = None
@@ -77,8 +79,12 @@ class Server:
     hydrator: Hydrator | None = None
     mailboxes: tuple[Mailbox, ...] = (MAILBOX,)
 
-    async def ask(self, mailbox: Mailbox, item_ids: Sequence[str], *, with_mime: bool) -> tuple[ResponseMessage, ...]:
+    async def ask(
+        self, mailbox: Mailbox, item_ids: Sequence[str], *, with_mime: bool, with_search_key: bool = True
+    ) -> tuple[ResponseMessage, ...]:
         assert mailbox in self.mailboxes
+        if with_mime:
+            self.named.append(not with_search_key)
         await asyncio.sleep(0)
         self.requests.append((tuple(item_ids), with_mime))
         if isinstance(self.without_mime, Exception) and not with_mime:

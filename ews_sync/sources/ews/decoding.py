@@ -4,6 +4,9 @@ The reader is a SAX target: it never holds a tree of the response, only the one 
 that is being read, and it decodes a message's base64 piece by piece straight into what keeps the message. Names are
 matched by namespace, never by prefix. A document type declaration ends the reading, so there are no entities to
 expand; external ones are never fetched.
+
+Nearly all of an answer with messages is base64, of which the parser could make nothing but a text to be decoded. So it
+goes past the parser (see `AnswerReader.feed`), which stays the one to say where a message begins and ends.
 """
 
 from __future__ import annotations
@@ -18,11 +21,22 @@ from ews_sync.sources.ews.codes import NO_ERROR, NO_RESPONSE_CODE, error_for
 from ews_sync.sources.ews.encoding import MESSAGES_NS, SOAP_NS, TYPES_NS
 from ews_sync.sources.ews.mime import Base64Reader, MemoryWriter, MimeWriter
 from ews_sync.sources.ews.operations import Answer, ResponseMessage
-from ews_sync.sources.ews.records import Node, change_record, folder_record, item_record, parse_count, parse_integer
+from ews_sync.sources.ews.records import (
+    Node,
+    boolean,
+    change_record,
+    folder_record,
+    item_record,
+    listed_record,
+    parse_count,
+    parse_integer,
+)
 from ews_sync.sources.ews.wire import XmlMender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from ews_sync.model import Mime
 
     # Exists only in the stubs.
     _TargetBase = etree.ParserTarget[None]
@@ -34,14 +48,15 @@ _T = f"{{{TYPES_NS}}}"
 _ENVELOPE = f"{{{SOAP_NS}}}Envelope"
 _BODY = f"{{{SOAP_NS}}}Body"
 _FAULT = f"{{{SOAP_NS}}}Fault"
-_MIME_CONTENT = f"{_T}MimeContent"
+_MIME_CONTENT = "MimeContent"
 _SERVER_VERSION = f"{_T}ServerVersionInfo"
 _RESPONSE_MESSAGES = f"{_M}ResponseMessages"
 _ROOT_FOLDER = f"{_M}RootFolder"
-_ITEMS = frozenset({f"{_M}Items", f"{_T}Items"})
+_FETCHED_ITEMS = f"{_M}Items"
+_LISTED_ITEMS = f"{_T}Items"
 _FOLDERS = frozenset({f"{_M}Folders", f"{_T}Folders"})
 _CHANGES = f"{_M}Changes"
-_CONTAINERS = _ITEMS | _FOLDERS | {_CHANGES}
+_CONTAINERS = _FOLDERS | {_FETCHED_ITEMS, _LISTED_ITEMS, _CHANGES}
 _LAST = frozenset({f"{_M}IncludesLastItemInRange", f"{_M}IncludesLastFolderInRange"})
 
 _MESSAGE_DEPTH = 4
@@ -64,6 +79,11 @@ _MAX_SILENCE = 4 * 1024 * 1024
 _LONGEST_BACKOFF = 24 * 3600 * 1000
 """Milliseconds. Whoever asks for more is broken, and would stop the mailbox for good."""
 _LONGEST_CODE = 100
+_SLASH = ord("/")
+_MIME_TAG = _MIME_CONTENT.encode()
+_TOO_MANY = "has more elements than any server makes"
+_TOO_DEEP = "is nested too deeply"
+_TOO_LARGE = "is larger than any server makes it"
 
 
 class AnswerReader:
@@ -88,16 +108,45 @@ class AnswerReader:
         )
         self._received = 0
         self._silence = 0
+        self._lane: Base64Reader | None = None
         self._messages: tuple[ResponseMessage, ...] = ()
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the response's body."""
+        """Take the next bytes of the response's body.
+
+        A tag that may begin a message is given to the parser by itself. When that was what the parser made of it, there
+        is nothing left in its hands, and what follows is the message's alone, up to the next markup.
+        """
         self._received += len(data)
-        self._parse(self._mender.feed(data))
+        at = self._past_parser(data, 0) if self._lane is not None else 0
+        while at < len(data):
+            opening, end = _mime_tag(data, at)
+            self._parse(data[at:opening])
+            before = self._target.reader
+            self._parse(data[opening:end])
+            at = end
+            if self._target.reader is not before:
+                self._lane = self._target.reader
+                at = self._past_parser(data, at) if self._lane is not None else at
+
+    def _past_parser(self, data: bytes, start: int) -> int:
+        """Decode the message's base64, and give where it is the parser's turn again: at markup or a reference."""
+        assert self._lane is not None  # noqa: S101 - for the type checker
+        end = data.find(b"<", start)
+        reference = data.find(b"&", start, end if end >= 0 else len(data))
+        end = reference if reference >= 0 else end
+        over = end >= 0
+        end = end if over else len(data)
+        if end > start:
+            self._silence = 0
+            self._lane.feed_bytes(memoryview(data)[start:end])
+        if over:
+            self._lane = None
+        return end
 
     def close(self) -> Answer:
         """End the reading."""
-        self._parse(self._mender.close())
+        self._parse(b"", final=True)
         if not self._received:
             raise ConnectionFailedError(f"{self._doing}: the server's answer was empty")
         try:
@@ -124,12 +173,14 @@ class AnswerReader:
         self._target.discard()
         _close_messages(self._messages)
 
-    def _parse(self, data: bytes) -> None:
-        if not data:
+    def _parse(self, data: bytes, *, final: bool = False) -> None:
+        """Have the parser read on; `final` when nothing follows."""
+        if not data and not final:
             return
-        before = self._target.events
+        mended = self._mender.close() if final else self._mender.feed(data)
+        before = self._target.heard
         try:
-            self._parser.feed(data)
+            self._parser.feed(mended)
         except etree.XMLSyntaxError as error:
             raise ProtocolError(
                 f"{self._doing}: the server's answer is not well-formed XML ({_place(error)})",
@@ -137,7 +188,7 @@ class AnswerReader:
             ) from error
         except _RefusedError as error:
             raise self._refused(error) from None
-        self._silence = self._silence + len(data) if self._target.events == before else 0
+        self._silence = 0 if self._target.heard != before else self._silence + len(mended)
         if self._silence > _MAX_SILENCE:
             raise self._refused(_RefusedError("has a tag or a comment that does not end"))
 
@@ -147,6 +198,24 @@ class AnswerReader:
 
 class _RefusedError(Exception):
     """What came is no EWS answer."""
+
+
+def _mime_tag(data: bytes, start: int) -> tuple[int, int]:
+    """Give where the next tag that may begin a message is, from `<` to behind `>`; at the end of `data` if nowhere.
+
+    It may be none, in a comment, say. One that is cut by the end of `data` is not found, and its message goes through
+    the parser.
+    """
+    at = start
+    while (at := data.find(_MIME_TAG, at)) >= 0:
+        end = data.find(b">", at)
+        if end < 0:
+            break
+        opening = data.rfind(b"<", start, at)
+        if opening >= 0 and data[opening + 1] != _SLASH:
+            return opening, end + 1
+        at = end
+    return len(data), len(data)
 
 
 def _place(error: etree.XMLSyntaxError) -> str:
@@ -165,19 +234,24 @@ class _Target(_TargetBase):
 
     def __init__(self, new_writer: Callable[[], MimeWriter]) -> None:
         self._new_writer = new_writer
+        # The open elements: those around records, and the open record's own.
         self._path: list[str] = []
         self._record: list[Node] = []
-        self._record_nodes = self._record_memory = 0
-        self._nodes = self._memory = 0
-        self._names: set[str] = set()
-        self._mime: Base64Reader | None = None
+        # What the answer has so far, and may have at most until the open record ends.
+        self.nodes = self.memory = self.passing_texts = 0
+        self._most_nodes, self._most_memory = _MAX_NODES, _MAX_MEMORY
+        # By each name that was met, what it is called in records.
+        self._names: dict[str, str] = {}
+        # Of the open record: the element with its message, the reader as long as that is open, and what it gave.
         self._mime_node: Node | None = None
+        self.reader: Base64Reader | None = None
+        self._mime: Mime | None = None
+        self._mime_damaged = False
         self._message: ResponseMessage | None = None
         self.messages: list[ResponseMessage] = []
         self.fault: Node | None = None
         self.server_version = ""
         self.saw_body = False
-        self.events = 0
 
     def doctype(self, *_: object) -> None:
         raise _RefusedError("has a document type declaration, which EWS never sends")
@@ -192,72 +266,114 @@ class _Target(_TargetBase):
         self._count_node()
         self._meet(f"{prefix} {uri}")
 
+    # The next three are called for each element: what they write out, rather than call, is so for speed.
+
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        self.events += 1
-        self._count_node()
-        self._meet(tag)
-        for name in attributes:
-            self._count_node()
-            self._meet(name)
-        path = self._path
-        depth = len(path)
-        if depth >= _MAX_DEPTH:
-            raise _RefusedError("is nested too deeply")
-        path.append(tag)
-        if self._record:
-            self._start_in_record(tag, attributes)
-        elif depth > _MESSAGE_DEPTH:
-            self._start_in_message(tag, attributes)
-        elif depth == _MESSAGE_DEPTH:
-            self._start_message(tag, attributes)
+        self.nodes += 1
+        if self.nodes > self._most_nodes:
+            raise _RefusedError(_TOO_MANY)
+        name = self._names.get(tag) or self._meet(tag)
+        if attributes:
+            self._take_attributes(attributes)
+        record = self._record
+        if record:
+            if len(record) >= _MAX_DEPTH:
+                raise _RefusedError(_TOO_DEEP)
+            node = Node(name, attributes)
+            record[-1].children.append(node)
+            record.append(node)
+            if self.reader is not None:
+                # An element in the middle of base64: what is around it need not belong together.
+                self.reader.damaged = True
+            elif name == _MIME_CONTENT and len(record) == 2 and self._path[-1] == _FETCHED_ITEMS:
+                self._start_mime(node)
         else:
-            self._start_envelope(depth, tag, attributes)
+            self._start_around_records(tag, name, attributes)
 
     def end(self, _tag: str) -> None:
-        self.events += 1
-        self._path.pop()
-        if self._record:
-            self._end_in_record()
-        elif len(self._path) == _MESSAGE_DEPTH and self._message is not None:
-            self._end_message(self._message)
+        record = self._record
+        if not record:
+            self._path.pop()
+            if len(self._path) == _MESSAGE_DEPTH and self._message is not None:
+                self._end_message(self._message)
+            return
+        node = record.pop()
+        if node is self._mime_node and self.reader is not None:
+            self._mime = self.reader.finish()
+            self._mime_damaged = self.reader.damaged
+            self.reader = None
+        if not record:
+            self._finish_record(node)
 
     def data(self, text: str) -> None:
-        self.events += 1
-        if self._mime is not None:
-            self._mime.feed(text)
-        elif self._record:
-            # A text can come a character at a time, each with an object around it.
-            self._keep(getsizeof(text) + _REFERENCE)
-            self._record[-1].pieces.append(text)
+        # A text can come a character at a time, each with an object around it.
+        if self._record and self.reader is None:
+            self.memory += getsizeof(text) + _REFERENCE
+            if self.memory > self._most_memory:
+                raise _RefusedError(_TOO_LARGE)
+            self._record[-1].add(text)
+            return
+        self.passing_texts += 1
+        if self.reader is not None:
+            self.reader.feed(text)
 
     def close(self) -> None:
         """End of the document; lxml wants the method."""
 
     def discard(self) -> None:
-        self._drop_mime()
+        if self.reader is not None:
+            self.reader.damaged = True
+            self.reader.finish()
+            self.reader = None
+        self._close_mime()
         _close_messages(self.messages + ([self._message] if self._message else []))
 
     # --- What it takes -----------------------------------------------------------------------------------------------
 
+    @property
+    def heard(self) -> tuple[int, int, int]:
+        """What changes whenever the parser has made anything of its bytes."""
+        return self.nodes, self.memory, self.passing_texts
+
     def _count_node(self) -> None:
-        self._nodes += 1
-        if self._nodes > _MAX_NODES:
-            raise _RefusedError("has more elements than any server makes")
+        self.nodes += 1
+        if self.nodes > self._most_nodes:
+            raise _RefusedError(_TOO_MANY)
 
-    def _meet(self, name: str) -> None:
-        if name not in self._names:
-            self._names.add(name)
-            if len(name) > _LONGEST_NAME or len(self._names) > _MAX_NAMES:
-                raise _RefusedError("has names that are none of EWS's")
+    def _take_attributes(self, attributes: dict[str, str]) -> None:
+        self.nodes += len(attributes)
+        for name, value in attributes.items():
+            if name not in self._names:
+                self._meet(name)
+            self.memory += getsizeof(value)
+        if self.memory > self._most_memory:
+            raise _RefusedError(_TOO_LARGE)
 
-    def _keep(self, size: int) -> None:
-        """Take note that `size` bytes are kept."""
-        self._record_memory += size
-        self._memory += size
-        if self._record_memory > _MAX_RECORD_MEMORY or self._memory > _MAX_MEMORY:
-            raise _RefusedError("is larger than any server makes it")
+    def _meet(self, name: str) -> str:
+        """Take note of a name, which may be known; give what it is called in records (see `Node`)."""
+        short = name[len(_T) :] if name.startswith(_T) else name if name.startswith("{") else f"{{}}{name}"
+        self._names[name] = short
+        if len(name) > _LONGEST_NAME or len(self._names) > _MAX_NAMES:
+            raise _RefusedError("has names that are none of EWS's")
+        return short
 
     # --- Outside of records ------------------------------------------------------------------------------------------
+
+    def _start_around_records(self, tag: str, name: str, attributes: dict[str, str]) -> None:
+        depth = len(self._path)
+        if depth > _MESSAGE_DEPTH and self._message is not None and tag not in _CONTAINERS and tag != _ROOT_FOLDER:
+            self._start_record(name, attributes)
+            return
+        if depth >= _MAX_DEPTH:
+            raise _RefusedError(_TOO_DEEP)
+        self._path.append(tag)
+        if depth < _MESSAGE_DEPTH:
+            self._start_envelope(depth, tag, attributes)
+        elif depth == _MESSAGE_DEPTH:
+            self._start_message(tag, attributes)
+        elif tag == _ROOT_FOLDER and self._message is not None:
+            self._message.last = boolean((attributes.get("IncludesLastItemInRange") or "").strip())
+            self._message.total = parse_count(attributes.get("TotalItemsInView"))
 
     def _start_envelope(self, depth: int, tag: str, attributes: dict[str, str]) -> None:
         if depth == 0 and tag != _ENVELOPE:
@@ -270,6 +386,7 @@ class _Target(_TargetBase):
         elif depth == 1 and tag == _BODY:
             self.saw_body = True
         elif depth == 2 and tag == _FAULT and self._path[1] == _BODY:
+            self._path.pop()
             self._start_record(tag, attributes)
 
     def _start_message(self, tag: str, attributes: dict[str, str]) -> None:
@@ -279,15 +396,6 @@ class _Target(_TargetBase):
             raise _RefusedError("has more response messages than anybody asked for")
         self._message = ResponseMessage(response_class=attributes.get("ResponseClass", "Success")[:40])
 
-    def _start_in_message(self, tag: str, attributes: dict[str, str]) -> None:
-        if self._message is None or tag in _CONTAINERS:
-            return
-        if tag == _ROOT_FOLDER:
-            self._message.last = _boolean(attributes.get("IncludesLastItemInRange"))
-            self._message.total = parse_count(attributes.get("TotalItemsInView"))
-        else:
-            self._start_record(tag, attributes)
-
     def _end_message(self, message: ResponseMessage) -> None:
         if message.response_class == "Error" and message.code in {NO_ERROR, ""}:
             message.code = NO_RESPONSE_CODE
@@ -296,89 +404,54 @@ class _Target(_TargetBase):
 
     # --- In records --------------------------------------------------------------------------------------------------
 
-    def _start_record(self, tag: str, attributes: dict[str, str]) -> None:
-        self._record_nodes = self._record_memory = 0
-        self._keep(_RECORD)
-        self._record.append(self._new_node(tag, attributes))
-
-    def _start_in_record(self, tag: str, attributes: dict[str, str]) -> None:
-        node = self._new_node(tag, attributes)
-        self._record[-1].children.append(node)
-        self._record.append(node)
-        if self._mime is not None:
-            # An element in the middle of base64: what is around it need not belong together.
-            self._mime.damaged = True
-        elif tag == _MIME_CONTENT and len(self._record) == 2 and self._path[-3] in _ITEMS:
-            self._start_mime(node)
+    def _start_record(self, name: str, attributes: dict[str, str]) -> None:
+        self.memory += _RECORD
+        if self.memory > _MAX_MEMORY:
+            raise _RefusedError(_TOO_LARGE)
+        self._most_nodes = min(_MAX_NODES, self.nodes + _MAX_RECORD_NODES)
+        self._most_memory = min(_MAX_MEMORY, self.memory + _MAX_RECORD_MEMORY)
+        self._record.append(Node(name, attributes))
 
     def _start_mime(self, node: Node) -> None:
-        self._mime = Base64Reader(self._new_writer())
+        self.reader = Base64Reader(self._new_writer())
         if self._mime_node is not None:
             # Which of the two is the message, or whether each is half of it, nobody can know.
-            _spoil(self._mime_node)
-            self._mime.damaged = True
+            self._close_mime()
+            self.reader.damaged = True
         self._mime_node = node
 
-    def _new_node(self, tag: str, attributes: dict[str, str]) -> Node:
-        self._record_nodes += 1
-        if self._record_nodes > _MAX_RECORD_NODES:
-            raise _RefusedError("has more elements than any server makes")
-        if attributes:
-            self._keep(sum(map(getsizeof, attributes.values())))
-        return Node(tag, dict(attributes) if attributes else {})
-
-    def _end_in_record(self) -> None:
-        node = self._record.pop()
-        if node is self._mime_node and self._mime is not None:
-            node.mime = self._mime.finish()
-            node.mime_damaged = self._mime.damaged
-            self._mime = None
-        if not self._record:
-            self._finish_record(node)
-
     def _finish_record(self, node: Node) -> None:
-        if self._message is not None:
-            _take(self._message, self._path[-1], node)
-        elif node.tag == _FAULT:
+        """Put a finished record where it belongs. Foreign elements belong nowhere."""
+        container, message = self._path[-1], self._message
+        if message is None:
             self.fault = node
-        if self._path[-1] not in _ITEMS or not node.tag.startswith(_T):
-            self._drop_mime()
-        self._mime_node = None
-
-    def _drop_mime(self) -> None:
-        """Give back the message of the open record."""
-        if self._mime is not None:
-            self._mime.damaged = True
-            self._mime.finish()
+        elif container not in _CONTAINERS:
+            _take_field(message, node)
+        elif "}" in node.name:
+            pass
+        elif container == _LISTED_ITEMS:
+            message.items.append(listed_record(node))
+        elif container == _FETCHED_ITEMS:
+            message.items.append(item_record(node, self._mime, mime_damaged=self._mime_damaged))
             self._mime = None
-        if self._mime_node is not None:
-            _spoil(self._mime_node)
+        elif container in _FOLDERS:
+            message.folders.append(folder_record(node))
+        elif (change := change_record(node)) is not None:
+            message.changes.append(change)
+        self._close_mime()
+        self._mime_node = None
+        self._mime_damaged = False
+        self._most_nodes, self._most_memory = _MAX_NODES, _MAX_MEMORY
 
-
-def _spoil(mime_node: Node) -> None:
-    """Give a message back that is not to be had from its element."""
-    if mime_node.mime is not None:
-        mime_node.mime.close()
-    mime_node.mime = None
-    mime_node.mime_damaged = True
-
-
-def _take(message: ResponseMessage, container: str, node: Node) -> None:
-    """Put a finished record where it belongs in its response message. Foreign elements belong nowhere."""
-    if container not in _CONTAINERS:
-        _take_field(message, node)
-    elif not node.tag.startswith(_T):
-        return
-    elif container in _ITEMS:
-        message.items.append(item_record(node))
-    elif container in _FOLDERS:
-        message.folders.append(folder_record(node))
-    elif (change := change_record(node)) is not None:
-        message.changes.append(change)
+    def _close_mime(self) -> None:
+        """Give back what the open record has of a message."""
+        if self._mime is not None:
+            self._mime.close()
+            self._mime = None
 
 
 def _take_field(message: ResponseMessage, node: Node) -> None:
-    tag = node.tag
+    tag = node.name
     if tag == f"{_M}ResponseCode":
         message.code = node.text[:_LONGEST_CODE]
     elif tag == f"{_M}MessageText":
@@ -388,7 +461,7 @@ def _take_field(message: ResponseMessage, node: Node) -> None:
     elif tag == f"{_M}SyncState":
         message.sync_state = node.text or None
     elif tag in _LAST:
-        message.last = _boolean(node.text)
+        message.last = boolean(node.text)
 
 
 def _fault_facts(fault: Node) -> tuple[str, str, float | None]:
@@ -396,7 +469,7 @@ def _fault_facts(fault: Node) -> tuple[str, str, float | None]:
     found: dict[str, str] = {}
     backoff: float | None = None
     for node in fault.walk():
-        name = node.tag.rpartition("}")[2]
+        name = node.name.rpartition("}")[2]
         if name == "MessageXml":
             backoff = _backoff(node)
         elif node.text:
@@ -413,7 +486,3 @@ def _backoff(message_xml: Node) -> float | None:
             milliseconds = parse_integer(node.text)
             return None if milliseconds is None else min(max(0, milliseconds), _LONGEST_BACKOFF) / 1000
     return None
-
-
-def _boolean(text: str | None) -> bool | None:
-    return {"true": True, "1": True, "false": False, "0": False}.get((text or "").strip().lower())

@@ -37,7 +37,7 @@ class AskItems(Protocol):
     """Sends a GetItem and gives its response messages."""
 
     async def __call__(
-        self, mailbox: Mailbox, item_ids: Sequence[str], *, with_mime: bool
+        self, mailbox: Mailbox, item_ids: Sequence[str], *, with_mime: bool, with_search_key: bool = True
     ) -> tuple[ResponseMessage, ...]:
         """Ask for the items; raises `SourceError` when the request as a whole fails."""
 
@@ -108,7 +108,12 @@ class _Run:
             batch = batches.popleft()
             await self._rest(batch)
             try:
-                messages = await self.ask(self.mailbox, [ref.id for ref in batch], with_mime=True)
+                messages = await self.ask(
+                    self.mailbox,
+                    [ref.id for ref in batch],
+                    with_mime=True,
+                    with_search_key=any(ref.email_id is None for ref in batch),
+                )
             except SourceError as error:
                 batches.extend(await self._after_failure(batch, error))
             else:

@@ -81,10 +81,14 @@ class SyncFolderItems:
 
 @dataclass(frozen=True, slots=True)
 class GetItem:
-    """Items by id, with everything that is stored of an email; without the message itself when `with_mime` is False."""
+    """Items by id, with everything that is stored of an email; without the message itself when `with_mime` is False.
+
+    `with_search_key` is for items of which nothing else is known by which they could be named.
+    """
 
     item_ids: tuple[str, ...]
     with_mime: bool = True
+    with_search_key: bool = True
 
 
 Operation = FindFolder | GetFolder | SyncFolderHierarchy | FindItem | SyncFolderItems | GetItem
@@ -110,9 +114,13 @@ class FolderRecord:
     deleted: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ItemRecord:
-    """An item with its properties, as the server gave them: None or empty where it did not."""
+    """An item with its properties, as the server gave them: None or empty where it did not.
+
+    There is one for each email and each line of a listing. It is not frozen, as that costs as much as all the rest of
+    making it; nobody changes it.
+    """
 
     ref: ItemRef
     item_class: str | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ews_sync.errors import SourceError
 from ews_sync.model import DeadLetter, Email, Fetched, ItemRef, Metadata
 from ews_sync.sources.ews.codes import NO_ERROR, meaning_of
-from ews_sync.sources.ews.records import is_mail_class, stored_id
+from ews_sync.sources.ews.records import is_mail_class
 from ews_sync.web.failures import one_line
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ def judged(mailbox: Mailbox, folder: Folder, ref: ItemRef, item: ItemRecord) -> 
         _close(item)
         return Failure(NO_MIME, "the server gave the item without its message")
     email = Email(
-        id=item.ref.email_id or stored_id(None, item.search_key) or _content_id(mime),
+        id=item.ref.email_id or ref.email_id or _content_id(mime),
         mailbox=mailbox,
-        timestamp=item.ref.sent or item.ref.received or item.ref.created or _EPOCH,
+        timestamp=item.ref.sent or item.ref.received or ref.created or _EPOCH,
         mime=mime,
         metadata=Metadata(
             folder=folder.path,

@@ -12,35 +12,52 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ews_sync.model import Attachment, ItemRef, Mime
-from ews_sync.sources.ews.encoding import DELETED_COUNT_TOTAL, LOCAL_COMMIT_TIME_MAX, SEARCH_KEY, TYPES_NS
+from ews_sync.sources.ews.encoding import DELETED_COUNT_TOTAL, LOCAL_COMMIT_TIME_MAX, SEARCH_KEY
 from ews_sync.sources.ews.operations import ChangeRecord, FolderRecord, ItemRecord
 from ews_sync.sources.ews.wire import MENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-_T = f"{{{TYPES_NS}}}"
+_MAIL_CLASSES = ("ipm.note", "ipm.schedule.meeting", "ipm.post", "report", "ipm")
+_BELOW_MAIL_CLASSES = tuple(f"{name}." for name in _MAIL_CLASSES if name != "ipm")
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _LARGEST_COUNT = 2**63 - 1
 """What is beyond would not fit where it is to be stored, or be more than a float can hold."""
 
 
 class Node:
-    """An element of the open record: just enough of a tree to look things up by name."""
+    """An element of the open record: just enough of a tree to look things up by name.
 
-    __slots__ = ("attributes", "children", "mime", "mime_damaged", "pieces", "tag")
+    `name` is the local name of an element in the types namespace, and `{namespace}name` of any other, with
+    braces also where there is no namespace. `attributes` are
+    to be read only; `children` are the elements in it, in their order.
+    """
 
-    def __init__(self, tag: str, attributes: dict[str, str]) -> None:
-        self.tag = tag
+    __slots__ = ("_more", "_text", "attributes", "children", "name")
+
+    def __init__(self, name: str, attributes: Mapping[str, str]) -> None:
+        self.name = name
         self.attributes = attributes
-        self.pieces: list[str] = []
         self.children: list[Node] = []
-        self.mime: Mime | None = None
-        self.mime_damaged = False
+        # Hardly any text comes in more than one piece.
+        self._text = ""
+        self._more: list[str] | None = None
+
+    def add(self, text: str) -> None:
+        """Add to the element's own text."""
+        if not self._text:
+            self._text = text
+        elif self._more is None:
+            self._more = [text]
+        else:
+            self._more.append(text)
 
     @property
     def text(self) -> str:
         """The element's own text, without white space around it."""
-        return "".join(self.pieces).replace(MENDED, " ").strip()
+        text = self._text if self._more is None else "".join((self._text, *self._more))
+        return text.replace(MENDED, " ").strip()
 
     def walk(self) -> Iterator[Node]:
         """Yield the element and all below it."""
@@ -49,17 +66,16 @@ class Node:
             yield from child.walk()
 
 
-def item_record(node: Node) -> ItemRecord:
-    """Make an item of any kind (Message, MeetingRequest, Item, …) into a record."""
+def item_record(node: Node, mime: Mime | None = None, *, mime_damaged: bool = False) -> ItemRecord:
+    """Make an item of any kind (Message, MeetingRequest, Item, …), and the message that came in it, into a record."""
     fields = _by_name(node)
-    mime_node = fields.get("MimeContent")
-    search_key = _extended(node, SEARCH_KEY)
+    search_key = _hex(_extended(node, SEARCH_KEY))
     return ItemRecord(
-        ref=_item_ref(node, fields),
+        ref=_item_ref(fields, search_key),
         item_class=_text(fields, "ItemClass"),
-        search_key=_hex(search_key),
-        mime=mime_node.mime if mime_node is not None else None,
-        mime_damaged=mime_node is not None and mime_node.mime_damaged,
+        search_key=search_key,
+        mime=mime,
+        mime_damaged=mime_damaged,
         sensitivity=_text(fields, "Sensitivity"),
         importance=_text(fields, "Importance"),
         categories=tuple(child.text for child in fields["Categories"].children) if "Categories" in fields else (),
@@ -74,6 +90,11 @@ def item_record(node: Node) -> ItemRecord:
     )
 
 
+def listed_record(node: Node) -> ItemRecord:
+    """Make an item of a listing, of which nothing but its ref is wanted, into a record."""
+    return ItemRecord(_item_ref(_by_name(node), _hex(_extended(node, SEARCH_KEY))))
+
+
 def folder_record(node: Node) -> FolderRecord:
     """Make a folder of any kind (Folder, CalendarFolder, SearchFolder, …) into a record."""
     fields = _by_name(node)
@@ -81,7 +102,7 @@ def folder_record(node: Node) -> FolderRecord:
         id=_id(fields, "FolderId"),
         parent_id=_id(fields, "ParentFolderId"),
         name=_text(fields, "DisplayName") or "",
-        element=_local(node.tag),
+        element=node.name,
         folder_class=_text(fields, "FolderClass"),
         total=_integer(fields, "TotalCount") or 0,
         changed_at=_extended(node, LOCAL_COMMIT_TIME_MAX),
@@ -91,16 +112,16 @@ def folder_record(node: Node) -> FolderRecord:
 
 def change_record(node: Node) -> ChangeRecord | None:
     """Make an entry of a change feed into a record; None when it names nothing."""
-    kind = _local(node.tag)
+    kind = node.name
     fields = _by_name(node)
     if _id(fields, "ItemId"):
         return ChangeRecord(kind, ref=ItemRef(_id(fields, "ItemId")))
     if _id(fields, "FolderId"):
         return ChangeRecord(kind, folder=FolderRecord(_id(fields, "FolderId"), "", "", "Folder"))
-    for child in fields.values():
+    for child in node.children:
         below = _by_name(child)
         if _id(below, "ItemId"):
-            return ChangeRecord(kind, ref=_item_ref(child, below))
+            return ChangeRecord(kind, ref=_item_ref(below, _hex(_extended(child, SEARCH_KEY))))
         if _id(below, "FolderId"):
             return ChangeRecord(kind, folder=folder_record(child))
     return None
@@ -114,13 +135,7 @@ def is_mail_class(item_class: str | None) -> bool:
     if not item_class:
         return True
     name = item_class.casefold()
-    return (
-        any(
-            name == root or name.startswith(f"{root}.")
-            for root in ("ipm.note", "ipm.schedule.meeting", "ipm.post", "report")
-        )
-        or name == "ipm"
-    )
+    return name in _MAIL_CLASSES or name.startswith(_BELOW_MAIL_CLASSES)
 
 
 def stored_id(email_id: str | None, search_key: str | None) -> str | None:
@@ -143,6 +158,8 @@ def parse_time(text: str | None) -> datetime | None:
     except ValueError:
         return None
     try:
+        if moment.tzinfo is UTC:
+            return moment
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except OverflowError:
         return None
@@ -162,7 +179,12 @@ def parse_count(text: str | None) -> int | None:
     return number if number is not None and abs(number) <= _LARGEST_COUNT else None
 
 
-def _item_ref(node: Node, fields: dict[str, Node]) -> ItemRef:
+def boolean(text: str | None) -> bool | None:
+    """Read an xs:boolean; None when there is none or it makes no sense."""
+    return _BOOLEANS.get(text.lower()) if text else None
+
+
+def _item_ref(fields: dict[str, Node], search_key: str | None) -> ItemRef:
     return ItemRef(
         id=_id(fields, "ItemId"),
         received=parse_time(_text(fields, "DateTimeReceived")),
@@ -170,18 +192,14 @@ def _item_ref(node: Node, fields: dict[str, Node]) -> ItemRef:
         size=max(0, _integer(fields, "Size") or 0),
         is_mail=is_mail_class(_text(fields, "ItemClass")),
         is_draft=bool(_boolean(fields, "IsDraft")),
-        email_id=stored_id(_text(fields, "InternetMessageId"), _hex(_extended(node, SEARCH_KEY))),
+        email_id=stored_id(_text(fields, "InternetMessageId"), search_key),
         sent=parse_time(_text(fields, "DateTimeSent")),
     )
 
 
 def _by_name(node: Node) -> dict[str, Node]:
-    """Index an element's children in the types namespace by their local name; the first of each name counts."""
-    fields: dict[str, Node] = {}
-    for child in node.children:
-        if child.tag.startswith(_T):
-            fields.setdefault(child.tag[len(_T) :], child)
-    return fields
+    """Index an element's children by their names; the first of each name counts."""
+    return {child.name: child for child in reversed(node.children)}
 
 
 def _attachment(node: Node) -> Attachment:
@@ -195,7 +213,7 @@ def _attachment(node: Node) -> Attachment:
 
 def _extended(node: Node, tag: int) -> str | None:
     for child in node.children:
-        if child.tag == f"{_T}ExtendedProperty":
+        if child.name == "ExtendedProperty":
             fields = _by_name(child)
             uri = fields.get("ExtendedFieldURI")
             if uri is not None and "Value" in fields and _same_tag(uri.attributes.get("PropertyTag", ""), tag):
@@ -218,21 +236,17 @@ def _hex(base64_text: str | None) -> str | None:
         return None
 
 
-def _local(tag: str) -> str:
-    return tag.rpartition("}")[2]
-
-
 def _id(fields: dict[str, Node], name: str) -> str:
     return fields[name].attributes.get("Id", "") if name in fields else ""
 
 
 def _text(fields: dict[str, Node], name: str) -> str | None:
-    return fields[name].text if name in fields else None
+    node = fields.get(name)
+    return node.text if node is not None else None
 
 
 def _boolean(fields: dict[str, Node], name: str) -> bool | None:
-    text = (_text(fields, name) or "").lower()
-    return True if text in {"true", "1"} else False if text in {"false", "0"} else None
+    return boolean(_text(fields, name))
 
 
 def _integer(fields: dict[str, Node], name: str) -> int | None:
