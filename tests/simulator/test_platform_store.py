@@ -9,6 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, strategies as st
 
 from ews_sync.simulator.platform.access import Token
 from ews_sync.simulator.platform.server import PlatformServer
@@ -106,6 +107,17 @@ def test_a_put_is_stored_whole_or_not_at_all() -> None:
         assert store.count("owner", "name") == 0
         store.put_emails(bucket, [new_email(1)])
         assert store.count("owner", "name") == 1
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_is_kept_as_it_was_sent(content: str) -> None:
+    email = {**new_email(1), "mime_content": content}
+    with PlatformStore() as store:
+        bucket = store.create_bucket("owner", "name")
+        store.put_emails(bucket, [new_email(1)])
+        store.put_emails(bucket, [email])
+        assert store.emails("owner", "name") == [email]
+        assert [stored.email for stored in store.emails_by_id(bucket, email["id"])] == [email]
 
 
 def test_a_bucket_that_is_not_there_is_said_to_be() -> None:

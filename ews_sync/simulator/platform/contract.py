@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
@@ -28,7 +28,6 @@ KeyedSyncState: TypeAlias = dict[str, Any]
 
 LARGEST_PAGE: Final = 256
 """Emails that a page can have (`EmailsIter::MAX_PAGE_SIZE` of the published client)."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?(?:Z|\+00:00)", re.ASCII
 )
@@ -126,8 +125,9 @@ def nanoseconds(text: str) -> int:
     match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a time in UTC")
-    since_epoch = datetime.fromisoformat(match[1]).replace(tzinfo=UTC) - _EPOCH
-    return (since_epoch.days * 86_400 + since_epoch.seconds) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
+    # Whole seconds, which a float has exactly.
+    seconds = int(datetime.fromisoformat(f"{match[1]}+00:00").timestamp())
+    return seconds * 1_000_000_000 + (int(match[2].ljust(9, "0")) if match[2] else 0)
 
 
 # --- objects

@@ -37,7 +37,7 @@ def read_json(body: bytes | bytearray) -> object:
 
 def write_json(value: object) -> str:
     """Write a value that was read, or made of such values."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
@@ -56,6 +56,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def _refuse_lone_surrogates(value: object, path: str) -> None:

@@ -81,7 +81,8 @@ class PlatformApi:
         self._endpoint = httpx.URL(endpoint)
         self._token = token
         self._clock = clock
-        self._timeout = httpx.Timeout(connect=15, read=answer_within, write=60, pool=None)
+        # Time enough for a piece of an upload on a line of 20 kbit/s.
+        self._timeout = httpx.Timeout(connect=15, read=answer_within, write=120, pool=None)
         # One connection for all of a quiet appliance is kept between rounds.
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=16, keepalive_expiry=60)
         self._http = http or httpx.AsyncClient(verify=system_context(), limits=limits, follow_redirects=False)

@@ -18,7 +18,7 @@ from ews_sync.sinks.platform.answers import NotFoundError, PlatformError, Refuse
 from ews_sync.sinks.platform.api import whole
 from ews_sync.sinks.platform.health import MOST_BYTES, Health, Repeats, RequestSize, Suspects, key_of
 from ews_sync.sinks.platform.upload_run import UploadRun, detached
-from ews_sync.sinks.platform.uploads import body_of, encode, room_for
+from ews_sync.sinks.platform.uploads import body_of, encode, is_quick, room_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _ASKED_ABOUT = 4 * 1024 * 1024
 """An email that is larger is uploaded again rather than fetched from the platform to see whether it is there."""
 _QUESTIONS_AT_ONCE = 4
-_ROOM = 8 * 1024 * 1024
+_ROOM = 12 * 1024 * 1024
 """Bytes of JSON that all batches together keep; what has no room is made again when it is sent."""
 
 
@@ -87,12 +87,7 @@ class PlatformSink:
         await self._require_open(batch[0].mailbox)
         # Of one key in a batch the last wins.
         latest = {email.id: email for email in batch}
-        room = min(self._room, room_for(latest.values()))
-        self._room -= room
-        try:
-            outcome = await self._put(batch, latest, room)
-        finally:
-            self._room += room
+        outcome = await self._put(batch, latest)
         if isinstance(outcome, Receipt):
             return outcome
         try:
@@ -101,8 +96,21 @@ class PlatformSink:
             # An error that is known to a frame that it came through would keep all of it until the collector comes by.
             del outcome
 
-    async def _put(self, batch: Sequence[Email], latest: Mapping[str, Email], room: int) -> Receipt | SinkError:
-        encoded = await asyncio.to_thread(encode, latest.values(), room)
+    async def _put(self, batch: Sequence[Email], latest: Mapping[str, Email]) -> Receipt | SinkError:
+        emails = latest.values()
+        room = min(self._room, room_for(emails))
+        self._room -= room
+        try:
+            encoded = encode(emails, room) if is_quick(emails) else await asyncio.to_thread(encode, emails, room)
+            # What was taken was an estimate: the rest of it is for others.
+            kept = sum(len(one.kept or b"") for one in encoded)
+            self._room += room - kept
+            room = kept
+            return await self._upload(batch, encoded)
+        finally:
+            self._room += room
+
+    async def _upload(self, batch: Sequence[Email], encoded: Sequence[Encoded]) -> Receipt | SinkError:
         known = [(one, refusal) for one in encoded if (refusal := self._known_refusal(one)) is not None]
         done = {one.email.id for one, _ in known}
         fresh = [

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, strategies as st
 
 from ews_sync.errors import SinkError
+from ews_sync.simulator.faults import Latency
 from ews_sync.simulator.platform.faults import api_error
 from ews_sync.sinks.platform.upload_run import detached
-from ews_sync.sinks.platform.uploads import Encoded, body_of, encode, room_for
+from ews_sync.sinks.platform.uploads import Encoded, body_of, encode, is_quick, room_for
+from ews_sync.sources.ews.spool import MimeFile
 from tests.sinks.builders import an_email
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ews_sync.model import Email
     from tests.sinks.platform.surroundings import Platform
 
@@ -51,6 +57,40 @@ async def test_batches_at_once_share_the_room(platform: Platform) -> None:
         await asyncio.gather(*(sink.put(batch) for batch in batches))
         assert sink._room == 60_000
     assert len(platform.ids()) == 40
+
+
+async def test_room_that_is_not_needed_is_for_others_while_a_batch_is_on_its_way(platform: Platform) -> None:
+    seen: list[int] = []
+
+    async def look(_: float) -> None:
+        seen.append(sink._room)
+
+    platform.server.sleep = look
+    platform.server.faults.add(Latency(1.0), operation="put_emails")
+    batch = emails(10, 10_000)
+    taken = sum(one.size for one in encode(batch, 10**9))
+    async with platform.opened() as sink:
+        sink._room = 1_000_000
+        await sink.put(batch)
+        assert seen == [1_000_000 - taken]
+        assert sink._room == 1_000_000
+    assert taken < room_for(batch)
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=5))
+def test_an_emails_digest_is_of_what_is_sent_and_not_of_where_it_is_kept(messages: list[bytes]) -> None:
+    batch = [an_email("<1@x>", data=data) for data in messages]
+    kept, made_again = encode(batch, 10**9), encode(batch, 0)
+    assert [(one.size, one.digest) for one in kept] == [(one.size, one.digest) for one in made_again]
+    assert len({one.digest for one in kept}) == len({one.kept for one in kept})
+
+
+def test_only_what_is_in_memory_and_unicode_is_encoded_without_a_thread(tmp_path: Path) -> None:
+    assert is_quick([an_email(data=b"plain"), an_email(data="grün".encode())])
+    assert not is_quick([an_email(data=b"plain"), an_email(data=b"gr\xfcn")])
+    (tmp_path / "message").write_bytes(b"plain")
+    with (tmp_path / "message").open("rb") as file:
+        assert not is_quick([replace(an_email(), mime=MimeFile(file, 5))])
 
 
 @pytest.mark.parametrize("status", [500, 503, 422])
