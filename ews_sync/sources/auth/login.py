@@ -12,6 +12,7 @@ from ews_sync.settings.exchange import BasicAuth, Exchange, KerberosAuth, NtlmAu
 from ews_sync.sources.auth.lanes import KEEP_FOR, LaneTransport
 from ews_sync.sources.auth.oauth2 import bearer_auth
 from ews_sync.sources.auth.tls import tls_context
+from ews_sync.web.transport import direct_transport
 
 if TYPE_CHECKING:
     import ssl
@@ -64,14 +65,20 @@ def log_in(exchange: Exchange, token_taken: Callable[[float], None] | None = Non
 
 
 def _client(auth: httpx.Auth, tls: ssl.SSLContext) -> httpx.AsyncClient:
-    # The environment's proxies apply (HTTPS_PROXY, NO_PROXY), so the client makes its own transports.
-    return httpx.AsyncClient(auth=auth, verify=tls, limits=_LIMITS, follow_redirects=False, cookies=_no_cookies())
+    # Where the environment names a proxy (HTTPS_PROXY, NO_PROXY), the client makes its own transports.
+    transport = direct_transport(tls, _LIMITS)
+    return httpx.AsyncClient(
+        auth=auth, transport=transport, verify=tls, limits=_LIMITS, follow_redirects=False, cookies=_no_cookies()
+    )
 
 
 def _laned(log_on: LogOn, tls: ssl.SSLContext) -> httpx.AsyncClient:
     def new_lane() -> httpx.AsyncClient:
         # A client and not a transport, since the environment's proxies apply here, too.
-        return httpx.AsyncClient(verify=tls, limits=_ONE, follow_redirects=False, cookies=_no_cookies())
+        transport = direct_transport(tls, _ONE)
+        return httpx.AsyncClient(
+            transport=transport, verify=tls, limits=_ONE, follow_redirects=False, cookies=_no_cookies()
+        )
 
     transport = LaneTransport(log_on, new_lane, lanes=_LANES)
     return httpx.AsyncClient(transport=transport, follow_redirects=False, cookies=_no_cookies())
