@@ -55,10 +55,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class FloorSettings:
-    """How many ids a request of the floor has, and how many requests of a mailbox it makes at the same time."""
+    """How many ids a request of the floor has, and how many requests of a mailbox it makes at the same time.
+
+    With `pybase64` it decodes with the package that the command decodes with, and else with the standard library.
+    """
 
     batch: int
     lanes: int
+    pybase64: bool = False
 
     def __str__(self) -> str:
         return f"{self.batch} ids a request, {self.lanes} at once for each mailbox"
@@ -95,7 +99,8 @@ class Contest:
 
     def floor(self, settings: FloorSettings) -> Run:
         """Run the floor."""
-        arguments = ("--ids", self._ids, "--batch", settings.batch, "--lanes", settings.lanes)
+        decoder = ("--pybase64",) if settings.pybase64 else ()
+        arguments = ("--ids", self._ids, "--batch", settings.batch, "--lanes", settings.lanes, *decoder)
         with self._room() as room:
             return self._turn("floor", arguments, room, self._load.emails)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -17,7 +17,8 @@ from benchmarks.servers import Load, servers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FLOOR, BEST, DEFAULTS = "floor", "exchangelib, best", "exchangelib, defaults"
+FLOOR, FLOOR_QUICK = "floor", "floor, our base64"
+BEST, DEFAULTS = "exchangelib, best", "exchangelib, defaults"
 JSONL, EML, PLATFORM = "into .jsonl", "into .eml", "into the platform"
 _MOST_MIB = 128.0
 _AT_ONCE = 27
@@ -117,6 +118,7 @@ def _with_peers(
                 DEFAULTS: contest.exchangelib,
                 BEST: lambda: contest.exchangelib(best),
                 FLOOR: lambda: contest.floor(floor),
+                FLOOR_QUICK: lambda: contest.floor(replace(floor, pybase64=True)),
                 **ours,
             },
             rounds,

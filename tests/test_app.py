@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from ews_sync.app import Appliance
+from ews_sync.app import Appliance, spare_the_search_for
 from ews_sync.assembly import CLEAR_TEXT, NO_VERIFICATION, warnings_of
 from ews_sync.clock import SystemClock
 from ews_sync.errors import (
@@ -307,3 +309,24 @@ def test_what_is_allowed_and_should_not_be_is_said(endpoint: str, verify: str, e
         "mailboxes": {"a@example.com": {"bucket": {"owner": "o", "name": "n"}}},
     }
     assert warnings_of(settings_from(config, {"local_files_prefix": "/x"})) == expected
+
+
+def test_a_package_that_is_not_installed_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[str] = []
+
+    class Searched:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            searched.append(name)
+
+    # Whatever happens to the cache of modules is undone at the end.
+    monkeypatch.setitem(sys.modules, "nobody_has_this", None)
+    del sys.modules["nobody_has_this"]
+    monkeypatch.setattr(sys, "meta_path", [Searched, *sys.meta_path])
+    spare_the_search_for("nobody_has_this")
+    spare_the_search_for("json")
+    assert searched == ["nobody_has_this"]
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("nobody_has_this")
+    assert searched == ["nobody_has_this"]
+    assert importlib.import_module("json").loads("1") == 1, "what is there stays"

@@ -89,6 +89,14 @@ class ByteBudget:
             del self._held[reserved.owner]
         self._grant()
 
+    def shrink(self, reserved: Reservation, size: int) -> Reservation:
+        """Give back what is reserved beyond `size`; give what is left."""
+        size = max(1, size)
+        if size >= reserved.size:
+            return reserved
+        self.release(Reservation(reserved.owner, reserved.size - size))
+        return Reservation(reserved.owner, size)
+
     def _wanted(self, size: int, owner: Hashable) -> Reservation:
         return Reservation(owner, max(1, min(size, self._capacity)))
 

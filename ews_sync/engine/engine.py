@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from ews_sync.engine.ahead import Places
 from ews_sync.engine.budget import ByteBudget
 from ews_sync.engine.checkpoints import CheckpointKeeper
 from ews_sync.engine.mailbox import MailboxSync
@@ -33,6 +34,14 @@ _STAGGER = 0.05
 """Seconds between the first rounds of two mailboxes, so that thousands of them do not all begin at once."""
 
 
+_MARKING = 64
+"""How many mailboxes of which nothing is known yet are looked at, and all their folders marked, at the same time.
+
+Many more than a server answers at once, so that a few that have to wait hold nobody up; and few enough for memory, of
+which each takes some 50 KB meanwhile.
+"""
+_AHEAD = 16
+"""How many answers all mailboxes together ask for before their turn. A page of a listing takes some 150 KB."""
 _FOR_CHECKPOINTS = 4.0
 """Seconds of the grace that are kept for saving the checkpoints; Kubernetes waits for 30 in all."""
 
@@ -45,8 +54,10 @@ class EngineOptions:
     """
 
     pace: Pace = field(default_factory=Pace)
-    fetches_at_once: int = 4
-    memory_for_mail: int = 6 * 1024 * 1024
+    fetches_at_once: int = 8
+    memory_for_mail: int = 12 * 1024 * 1024
+    turns: int = 32
+    """How many mailboxes list what is to be caught up with at the same time."""
     overlap: timedelta = timedelta(minutes=10)
     grace: float = 25.0
     patience: float = PATIENCE
@@ -99,6 +110,8 @@ class Engine:
             clock=clock,
             status=status,
             pace=options.pace,
+            ahead=Places(_AHEAD),
+            turns=asyncio.Semaphore(options.turns),
             fetches_at_once=options.fetches_at_once,
             jitter=options.jitter,
             begun=options.begun,
@@ -109,7 +122,10 @@ class Engine:
         status.mailboxes = {
             mailbox.address: progress_after(before.get(mailbox.address), mailbox) for mailbox in mailboxes
         }
-        self._mailboxes = [MailboxSync(mailbox, parts, status.mailboxes[mailbox.address]) for mailbox in mailboxes]
+        marking = asyncio.Semaphore(_MARKING)
+        self._mailboxes = [
+            MailboxSync(mailbox, parts, status.mailboxes[mailbox.address], marking) for mailbox in mailboxes
+        ]
 
     def stop(self) -> None:
         """Ask for an orderly end: `run` then returns."""

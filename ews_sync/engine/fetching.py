@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Protocol
 from ews_sync.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ews_sync.engine.budget import ByteBudget, Reservation
     from ews_sync.engine.ledger import Step
     from ews_sync.engine.progress import Effect
-    from ews_sync.model import Clock, Fetched, Folder, ItemRef
+    from ews_sync.model import Clock, Email, Fetched, Folder, ItemRef
 
 _UNKNOWN_SIZE = 64 * 1024
 _LEAST = 16 * 1024
 """What a message takes at least, whatever the server says: what is known of it, and perhaps a temporary file."""
+_KNOWN = 2 * 1024
+"""What is known of a message takes about so much besides it."""
 _IN_MEMORY = 2 * 1024 * 1024
 """What a message takes at most of memory: larger ones go through a temporary file."""
 _SLICE = 600.0
@@ -40,6 +42,11 @@ def reserved_bytes(refs: Sequence[ItemRef]) -> int:
     truth, the source keeps what it fetches in temporary files.
     """
     return sum(min(_estimate(ref) * 3 // 2, _IN_MEMORY) for ref in refs)
+
+
+def held_bytes(emails: Iterable[Email]) -> int:
+    """Give the memory that fetched emails take until they are stored."""
+    return sum(min(email.mime.size, _IN_MEMORY) + _KNOWN for email in emails)
 
 
 def batches(refs: Sequence[ItemRef], count: int) -> Iterator[tuple[ItemRef, ...]]:
@@ -142,12 +149,29 @@ class FetchWindow:
         size = reserved_bytes(order.refs)
         reserved = self._budget.try_reserve(size, self)
         if reserved is None:
-            # What this mailbox holds must go on its way before it waits, or mailboxes could wait for each other for
-            # ever.
-            await self.flush()
-            reserved = await self._budget.reserve(size, self)
+            reserved = await self._reserve_while_handing_on(size)
         task = asyncio.create_task(self._run(order), name=f"fetch {len(order.refs)}")
         self._running.append(_Running(order, reserved, task))
+
+    async def _reserve_while_handing_on(self, size: int) -> Reservation:
+        """Wait for room. What this mailbox holds goes on its way meanwhile: mailboxes must not wait for each other."""
+        reserving = asyncio.ensure_future(self._budget.reserve(size, self))
+        try:
+            while self._running:
+                await asyncio.wait({reserving, self._running[0].task}, return_when=asyncio.FIRST_COMPLETED)
+                if reserving.done():
+                    break
+                await self._take_first()
+            return await asyncio.shield(reserving)
+        except BaseException:
+            reserving.cancel()
+            # Whatever was granted in the same moment is given back.
+            reserving.add_done_callback(self._release_unwanted)
+            raise
+
+    def _release_unwanted(self, reserving: asyncio.Task[Reservation]) -> None:
+        if not reserving.cancelled() and reserving.exception() is None:
+            self._budget.release(reserving.result())
 
     async def flush(self) -> None:
         """Hand on everything that is being fetched."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ews_sync.engine.backoff import Backoff
-from ews_sync.engine.fetching import FetchOrder, FetchWindow, batches, close_all
+from ews_sync.engine.fetching import FetchOrder, FetchWindow, batches, close_all, held_bytes
 from ews_sync.engine.ledger import Ledger
 from ews_sync.engine.pipeline import Batch, Lane
 from ews_sync.engine.progress import digest
@@ -21,9 +21,11 @@ from ews_sync.errors import Asks, Scope, SinkError, SourceError
 from ews_sync.model import MailboxCheckpoint, Recall, StartFrom
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
     from datetime import timedelta
 
+    from ews_sync.engine.ahead import Places
     from ews_sync.engine.budget import ByteBudget, Reservation
     from ews_sync.engine.checkpoints import CheckpointKeeper
     from ews_sync.engine.ledger import Step
@@ -71,6 +73,10 @@ class Parts:
     clock: Clock
     status: Status
     pace: Pace
+    ahead: Places
+    """For answers that are asked for before their turn."""
+    turns: asyncio.Semaphore
+    """Whoever lists what is to be caught up with holds one: a page of a listing takes memory until it is fetched."""
     fetches_at_once: int
     """How many fetches of one mailbox run at the same time; the server's own limits come on top."""
     jitter: Callable[[], float]
@@ -179,9 +185,13 @@ class Storing:
             await self._window.add(FetchOrder(step.folder, step, batch, effect if number == len(cut) else None))
             self._raise_failure()
 
+    async def hand_on(self) -> None:
+        """Have all that is being fetched go on its way: whoever waits for other mailboxes must not hold memory."""
+        await self._window.flush()
+
     async def settle(self) -> None:
         """Wait until everything that was begun is confirmed. Raises what has failed the mailbox's way to the sink."""
-        await self._window.flush()
+        await self.hand_on()
         await self._lane.settled()
         self._raise_failure()
 
@@ -234,6 +244,8 @@ class Storing:
         if order.effect is not None:
             self.seal(step, order.effect(step.drafts))
         if emails:
+            # What was reserved is a guess, and on the safe side.
+            reserved = self._parts.budget.shrink(reserved, held_bytes(emails))
             await self._parts.pipeline.submit(Batch(self._lane, step, emails, reserved))
         else:
             self._parts.budget.release(reserved)

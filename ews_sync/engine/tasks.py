@@ -12,17 +12,18 @@ if TYPE_CHECKING:
 
 
 async def all_of(works: Iterable[Callable[[], Awaitable[object]]], at_once: int) -> None:
-    """Do all works, so many at once.
+    """Do all works, so many at once, beginning with them in their order.
 
     The first failure cancels the others, and is raised as it is once they have ended.
     """
-    places = asyncio.Semaphore(at_once)
+    left = iter(works)
 
-    async def one(work: Callable[[], Awaitable[object]]) -> None:
-        async with places:
+    async def some() -> None:
+        for work in left:
             await work()
 
-    tasks = [asyncio.ensure_future(one(work)) for work in works]
+    # Not a task for each: there can be tens of thousands of works in all, and each task takes memory.
+    tasks = [asyncio.ensure_future(some()) for _ in range(at_once)]
     try:
         await asyncio.gather(*tasks)
     except BaseException:

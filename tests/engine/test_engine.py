@@ -20,17 +20,18 @@ from ews_sync.errors import (
     SinkError,
     StorageError,
 )
+from ews_sync.model import Mailbox
 from ews_sync.settings.values import Pace
 from tests.engine.exchange import Item
 from tests.engine.virtual_time import run
-from tests.engine.world import LONG_AGO, QUICK, A, B, World
+from tests.engine.world import BUCKET, LONG_AGO, QUICK, A, B, World
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from structlog.typing import EventDict
 
-    from ews_sync.model import Email, Folder, Mailbox
+    from ews_sync.model import Email, Folder
 
 
 def two(**options: object) -> World:
@@ -596,6 +597,31 @@ def test_a_crash_repeats_no_more_than_what_was_on_its_way() -> None:
         # Confirmed and not in a checkpoint yet: a second of uploads, and those that were overtaken.
         assert len(world.disk.uploads) == 2000
         assert sum(world.disk.uploads.values()) - 2000 <= 8 * 8 * 10 * 4
+        await world.stop()
+
+    run(story())
+
+
+def test_thousands_of_new_mailboxes_are_not_looked_at_all_at_once() -> None:
+    """Each look that waits for a slow server takes memory. Those that never come to their end hold nobody up."""
+
+    async def story() -> None:
+        world = World(*(Mailbox(f"{number}@x", BUCKET) for number in range(200)))
+        for mailbox in world.mailboxes:
+            world.exchange.folder("Inbox", mailbox=mailbox.address)
+        answering = asyncio.Event()
+        hanging: list[str] = []
+
+        async def hang(call: str, _: Folder | None) -> None:
+            hanging.append(call)
+            await (answering if len(hanging) > 10 else asyncio.Event()).wait()
+
+        world.source.before = hang
+        await world.run(60)
+        assert hanging == ["folders"] * 64
+        answering.set()
+        await world.run(60)
+        assert sum(progress.rounds > 0 for progress in world.status.mailboxes.values()) == 190
         await world.stop()
 
     run(story())

@@ -534,6 +534,20 @@ def test_a_quiet_mailbox_costs_one_request_a_round() -> None:
     run(story())
 
 
+def test_a_folder_is_read_once_for_its_mark_and_once_more_until_it_counts_as_quiet() -> None:
+    async def story() -> None:
+        world = World()
+        for number in range(20):
+            world.old_mail(world.exchange.folder(f"Folder {number}"), 3, f"f{number}")
+        await world.run(10)
+        assert world.source.count("changes") == 20
+        await world.run(60)
+        assert world.source.count("changes") == 40
+        await world.stop()
+
+    run(story())
+
+
 def test_a_server_that_does_not_say_what_changed_is_polled() -> None:
     async def story() -> None:
         world = World()

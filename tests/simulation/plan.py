@@ -94,6 +94,7 @@ class Plan:
     pace: Pace
     memory: int
     fetches_at_once: int
+    turns: int
     grace: float
     interval: float
     page_size: int
@@ -133,7 +134,8 @@ def plan_for(seed: int) -> Plan:
             reinfer_batch_size=dice.choice([1, 4, 20]),
         ),
         memory=dice.choice([3_000, 20_000, 6_000_000]),
-        fetches_at_once=dice.choice([1, 4]),
+        fetches_at_once=dice.choice([1, 4, 8]),
+        turns=dice.choice([1, 2, 32]),
         grace=dice.choice([1.0, 25.0]),
         interval=dice.choice([1.0, 5.0]),
         page_size=dice.choice([1, 2, 5, 50]),

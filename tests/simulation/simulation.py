@@ -91,6 +91,7 @@ class Process:
         options = engine.EngineOptions(
             pace=plan.pace,
             fetches_at_once=plan.fetches_at_once,
+            turns=plan.turns,
             memory_for_mail=plan.memory,
             grace=plan.grace,
             jitter=simulation.exchange.random.random,

@@ -141,12 +141,12 @@ def test_one_that_is_told_to_wait_holds_up_itself_and_nobody_else() -> None:
         took = asyncio.get_running_loop().time() - began
         await asyncio.gather(*waiting)
         own = [start.at for start in server.started if start.principal == "a@x"]
-        return took, own[:4], own[4:]
+        return took, own[:8], own[8:]
 
     took, before, after = run(scene())
     assert took < 1.0
     # Those that were on their way before anybody knew, and all the others once the time was over.
-    assert before == pytest.approx([0.05] * 4)
+    assert before == pytest.approx([0.05] * 8)
     assert min(after) == pytest.approx(300.1)
 
 
@@ -229,7 +229,7 @@ def test_at_once_they_become_fewer_and_slowly_more() -> None:
         server = VirtualServer(lambda _: next(busy, Says()))
         client = server.connect()
         limits = [client.gate("a@x").allowance.limit]
-        await asyncio.gather(*(ask(client, asking()) for _ in range(4)))
+        await asyncio.gather(*(ask(client, asking()) for _ in range(8)))
         limits.append(client.gate("a@x").allowance.limit)
         server.most = 0
         await asyncio.gather(*(ask(client, asking()) for _ in range(8)))
@@ -237,7 +237,7 @@ def test_at_once_they_become_fewer_and_slowly_more() -> None:
         await asyncio.gather(*(ask(client, asking()) for _ in range(200)))
         return [*limits, client.gate("a@x").allowance.limit]
 
-    assert run(scene()) == [4, 2, 2, 7]
+    assert run(scene()) == [8, 4, 4, 8]
 
 
 # --- Inside an answer with HTTP status 200 ---------------------------------------------------------------------------
@@ -287,7 +287,7 @@ def test_a_good_answer_that_asks_to_wait_is_taken_and_obeyed() -> None:
         gate = source._client.gate(MAILBOX.address)
         return len(server.started), gate.wait_left, gate.allowance.limit
 
-    assert run(scene()) == (1, 7.0, 2)
+    assert run(scene()) == (1, 7.0, 4)
 
 
 def test_who_holds_memory_does_not_wait_for_long() -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from itertools import product
 
 import pytest
+from hypothesis import given, strategies as st
 from lxml import etree
 
 from ews_sync.errors import Asks, ProtocolError
@@ -70,6 +71,16 @@ def test_a_delegate_names_the_mailbox_in_the_folder_id_and_nobody_else_does() ->
 def test_what_comes_from_outside_is_escaped() -> None:
     root = etree.fromstring(encode(GetItem(('a"<&>',)), Access("o'neil&sons@example.com", impersonate=True)))
     assert [node.get("Id") for node in root.iter(f"{{{TYPES}}}ItemId")] == ['a"<&>']
+
+
+# FindFolder as it is asked for again and again, and as any other request is made: with a page that nobody asks for.
+
+
+@given(st.one_of(st.text("aB1.@+-_"), st.text("aB@&<\"'\rü\u2028 ")), st.booleans())
+def test_the_look_for_new_mail_is_the_same_as_it_would_be_without_its_shortcut(address: str, impersonate: bool) -> None:  # noqa: FBT001 - drawn
+    access = Access(address, impersonate)
+    general = encode(FindFolder(offset=987654), access)
+    assert encode(FindFolder(), access) == general.replace(b'"987654"', b'"0"')
 
 
 @pytest.mark.parametrize(

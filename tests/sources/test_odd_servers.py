@@ -39,8 +39,12 @@ def script() -> Script:
 
 
 @pytest.fixture
-async def source(script: Script) -> AsyncIterator[EwsSource]:
-    clock = FakeClock()
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def source(script: Script, clock: FakeClock) -> AsyncIterator[EwsSource]:
     http = httpx.AsyncClient(transport=httpx.MockTransport(script))
     client = Client("https://exchange.test/EWS/Exchange.asmx", http, clock, retry=RetryPolicy(attempts=1))
     opened = EwsSource(client, clock, impersonate=True, account="svc")
@@ -85,6 +89,17 @@ def sync_items(state: str | None, *changes: str, last: str | None = "true") -> b
 
 
 REFUSED = response("FindFolder", message("FindFolder", code="ErrorInvalidOperation"))
+
+
+async def test_a_wait_that_comes_with_the_same_folders_is_heard_each_time(
+    script: Script, source: EwsSource, clock: FakeClock
+) -> None:
+    told = '<m:MessageXml><t:Value Name="BackOffMilliseconds">7000</t:Value></m:MessageXml>'
+    content = f'<m:RootFolder IncludesLastItemInRange="true"><t:Folders>{folder(1)}</t:Folders></m:RootFolder>'
+    script.answers = {"FindFolder": [response("FindFolder", message("FindFolder", content, extra=told))]}
+    for number in range(4):
+        assert [found.path for found in await source.folders(MAILBOX)] == [("F1",)]
+        assert clock.waits == [7.0] * number, "before the next request"
 
 
 async def test_a_list_of_folders_that_does_not_say_whether_it_is_whole(script: Script, source: EwsSource) -> None:

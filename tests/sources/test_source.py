@@ -131,6 +131,24 @@ async def test_activity_changes_with_every_arrival_and_deletion(rig: Rig) -> Non
     assert len(set(seen)) == 3
 
 
+async def test_folders_that_have_not_changed_are_the_very_same(rig: Rig) -> None:
+    first = await rig.source.folders(OWNER)
+    assert await rig.source.folders(OWNER) is first
+    rig.simulated("Inbox").deliver(b"Subject: a\r\n\r\nb")
+    changed = await rig.source.folders(OWNER)
+    assert {folder.path for folder in changed if not any(folder is known for known in first)} == {("Inbox",)}
+    assert await rig.source.folders(OWNER) is changed
+
+
+async def test_each_mailbox_has_folders_of_its_own(rig: Rig) -> None:
+    account = Mailbox("svc@example.com", OWNER.bucket)
+    rig.faults.add(faults.ResponseError("ErrorServerBusy"), mailbox=account.address)
+    owners = await rig.source.folders(OWNER)
+    with pytest.raises(SourceError):
+        await rig.source.folders(account)
+    assert await rig.source.folders(OWNER) is owners
+
+
 async def test_activity_is_absent_where_the_server_does_not_say(rig: Rig) -> None:
     rig.faults.add(faults.WithoutProperties())
     assert (await rig.folder("Inbox")).activity is None

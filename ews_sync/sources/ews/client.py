@@ -66,6 +66,13 @@ _NEVER_SENT = (
 )
 _WITH_SOAP = frozenset({200, 429, 500, 503})
 """The statuses with which Exchange's own answers come. SOAP with another one is not looked for."""
+_SAME_FOR_ALL = (
+    (b"Content-Type", b"text/xml; charset=utf-8"),
+    (b"Accept", b"text/xml"),
+    (b"Connection", b"keep-alive"),
+    (b"User-Agent", USER_AGENT.encode()),
+    (b"return-client-request-id", b"true"),
+)
 _XML = frozenset({"text/xml", "application/soap+xml", "application/xml"})
 
 
@@ -153,7 +160,7 @@ class Client:
         self._http = http
         self._clock = clock
         self._retry = retry or RetryPolicy()
-        self._timeout = httpx.Timeout(connect=15, read=answer_within, write=60, pool=None)
+        self._timeout = httpx.Timeout(connect=15, read=answer_within, write=60, pool=None).as_dict()
         self._jitter = jitter
         self._gates: dict[str, Gate] = {}
         self._contact = FirstContact()
@@ -257,7 +264,7 @@ class Client:
         gate = self.gate(call.principal)
         try:
             async with gate.passage(call.patience):
-                return await self._noting(_Attempt(call, number, gate, str(uuid.uuid4())), new_reader(), throttling)
+                return await self._noting(_Attempt(call, number, gate, str(uuid.uuid4())), new_reader, throttling)
         except LeftAloneError as error:
             raise ThrottledError(
                 f"{call.doing}: the server wants to be left alone for another {error.wait:.0f} s",
@@ -265,13 +272,16 @@ class Client:
             ) from None
 
     async def _noting(
-        self, attempt: _Attempt, reader: Reader[T], throttling: Callable[[T], ThrottledError | None]
+        self,
+        attempt: _Attempt,
+        new_reader: Callable[[], Reader[T]],
+        throttling: Callable[[T], ThrottledError | None],
     ) -> T:
         """Attempt once, and take note of what it tells of the server."""
         sign, outcome = Sign.NOTHING, Outcome.FAILED
         cause: Cause | None = None
         try:
-            answer = await self._attempt(attempt, reader, throttling)
+            answer = await self._attempt(attempt, new_reader, throttling)
             sign, outcome = Sign.THERE, Outcome.OK
         except SourceError as error:
             outcome = Outcome.THROTTLED if isinstance(error, ThrottledError) else outcome
@@ -316,16 +326,22 @@ class Client:
         await self._connections.aclose()
 
     async def _attempt(
-        self, attempt: _Attempt, reader: Reader[T], throttling: Callable[[T], ThrottledError | None]
+        self,
+        attempt: _Attempt,
+        new_reader: Callable[[], Reader[T]],
+        throttling: Callable[[T], ThrottledError | None],
     ) -> T:
         call, request_id = attempt.call, attempt.request_id
         done = answered = False
+        # A reader takes memory, and thousands of mailboxes can be waiting for their turn: made when there is an answer.
+        reader: Reader[T] | None = None
         deadline = asyncio.timeout(_DEADLINE)
         try:
             async with deadline:
                 response = await self._respond(attempt)
                 answered = True
                 try:
+                    reader = new_reader()
                     answer = await self._read(call, response, reader)
                     self._heed(attempt, throttling(answer))
                 except SourceError as error:
@@ -350,7 +366,7 @@ class Client:
         else:
             return answer
         finally:
-            if not done:
+            if not done and reader is not None:
                 reader.discard()
 
     async def _broken(self, attempt: _Attempt, error: Exception) -> ConnectionFailedError:
@@ -360,13 +376,12 @@ class Client:
 
     async def _respond(self, attempt: _Attempt) -> httpx.Response:
         """Send, and give the response as soon as its headers are there."""
-        call, request_id = attempt.call, attempt.request_id
-        request = self._http.build_request(
-            "POST", self._url, content=call.content, headers=_headers(call, request_id), timeout=self._timeout
-        )
+        call = attempt.call
         async with self._contact.passage(call.doing):
             try:
-                response = await self._connections.send(request, partial(self._start, attempt))
+                response = await self._connections.send(
+                    partial(self._request, call, attempt.request_id), partial(self._start, attempt)
+                )
             except httpx.HTTPError as error:
                 raise await self._broken(attempt, error) from error
             if response.status_code in {200, 500}:
@@ -375,9 +390,19 @@ class Client:
                 return response
             await self._connections.close(response)
             refusal = status_error(call.doing, response, self._clock.now())
-            refusal.request_id = request_id
+            refusal.request_id = attempt.request_id
             self._contact.refused(refusal)
             raise refusal
+
+    def _request(self, call: Call, request_id: str) -> httpx.Request:
+        # Not by way of the client, which would merge defaults of which each is replaced here.
+        return httpx.Request(
+            "POST",
+            self._url,
+            headers=_headers(call, request_id),
+            content=call.content,
+            extensions={"timeout": self._timeout},
+        )
 
     def _start(self, attempt: _Attempt) -> None:
         """Look again whether it may go, now that there is nothing left to wait for."""
@@ -417,18 +442,15 @@ def _is_for_the_gate(error: SourceError) -> bool:
 
 
 def _headers(call: Call, request_id: str) -> list[tuple[bytes, bytes]]:
-    headers = {
-        "Content-Type": "text/xml; charset=utf-8",
-        "Accept": "text/xml",
-        "Accept-Encoding": "gzip" if call.compressed else "identity",
-        "User-Agent": USER_AGENT,
-        "client-request-id": request_id,
-        "return-client-request-id": "true",
-    }
-    if call.anchor is not None:
-        headers["X-AnchorMailbox"] = call.anchor
     # In bytes, since an address can have letters that are not ASCII, which httpx does not take in text.
-    return [(name.encode(), value.encode()) for name, value in headers.items()]
+    headers = [
+        *_SAME_FOR_ALL,
+        (b"Accept-Encoding", b"gzip" if call.compressed else b"identity"),
+        (b"client-request-id", request_id.encode()),
+    ]
+    if call.anchor is not None:
+        headers.append((b"X-AnchorMailbox", call.anchor.encode()))
+    return headers
 
 
 async def _decoded(response: httpx.Response) -> AsyncGenerator[bytes, None]:

@@ -13,6 +13,7 @@ import contextlib
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -36,16 +37,19 @@ class Connections:
         self._http = http
         self._places = places
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._bounded: WeakSet[object] = WeakSet()
+        """The connections of which `_bound` has bounded what the system keeps."""
 
-    async def send(self, request: httpx.Request, may_start: Callable[[], object]) -> httpx.Response:
-        """Send the request; give the response once its headers are there. It must be closed with `close`.
+    async def send(self, new_request: Callable[[], httpx.Request], may_start: Callable[[], object]) -> httpx.Response:
+        """Send a request; give the response once its headers are there. It must be closed with `close`.
 
-        `may_start` is called when nothing is left to wait for; when it raises, nothing is sent. Raises that, and what
-        httpx raises.
+        `may_start`, and then `new_request`, are called when nothing is left to wait for; when one raises, nothing is
+        sent. Raises that, and what httpx raises.
         """
         await self._places.enter()
         try:
             may_start()
+            request = new_request()
         except BaseException:
             self._places.leave()
             raise
@@ -69,7 +73,7 @@ class Connections:
         except BaseException:
             self._places.leave()
             raise
-        _bound(response)
+        self._bound(response)
         return response
 
     async def _close(self, response: httpx.Response) -> None:
@@ -100,15 +104,17 @@ class Connections:
         if not task.cancelled() and task.exception() is None and undo is not None:
             self._start(undo(task.result())).add_done_callback(partial(self._left_behind, None))
 
+    def _bound(self, response: httpx.Response) -> None:
+        """Bound what the system keeps of an answer that is not read yet.
 
-def _bound(response: httpx.Response) -> None:
-    """Bound what the system keeps of an answer that is not read yet.
-
-    The event loop takes all of that into memory at once, which can be 6 MB for each of the connections.
-    """
-    stream = response.extensions.get("network_stream")
-    connection = None if stream is None else stream.get_extra_info("socket")
-    if connection is not None:
-        # One that is closed already has nothing to bound.
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UNREAD)
+        The event loop takes all of that into memory at once, which can be 6 MB for each of the connections.
+        """
+        stream = response.extensions.get("network_stream")
+        if stream is None or stream in self._bounded:
+            return
+        self._bounded.add(stream)
+        connection = stream.get_extra_info("socket")
+        if connection is not None:
+            # One that is closed already has nothing to bound.
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UNREAD)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -27,6 +27,7 @@ from ews_sync.sources.ews.operations import (
     SyncFolderHierarchy,
     SyncFolderItems,
 )
+from ews_sync.sources.ews.repeats import RepeatReader
 from ews_sync.sources.ews.spool import SpoolError, SpoolWriter
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ews_sync.model import Clock, Fetched, ItemRef, Mailbox
     from ews_sync.sources.ews.client import Client
     from ews_sync.sources.ews.mime import MimeWriter
+    from ews_sync.sources.ews.repeats import Answered
 
 _KINDS = {
     "Create": ChangeKind.CREATED,
@@ -64,6 +66,14 @@ _MAX_MESSAGES_ANSWER = 4 * 1024**3
 """Bytes of an answer with messages: base64 of the 2 GB that Exchange takes at most, and room besides."""
 
 
+@dataclass(frozen=True, slots=True)
+class _KnownFolders:
+    """What was made of a mailbox's list of folders, and the digest of the answer that it was made of."""
+
+    digest: bytes
+    folders: tuple[Folder, ...]
+
+
 class EwsSource:
     """A `Source` over EWS.
 
@@ -86,19 +96,23 @@ class EwsSource:
         self._new_writer = new_writer
         self._hydrator = Hydrator(clock, self._ask_items, self.newest)
         self._without_undated = False
+        self._known: dict[str, _KnownFolders] = {}
+        """By mailbox; as many as the config has, and little besides the folders that the engine keeps anyway."""
         self._log = structlog.get_logger("ews_sync.ews")
 
     # --- Source ------------------------------------------------------------------------------------------------------
 
     async def folders(self, mailbox: Mailbox) -> Sequence[Folder]:
-        """List the mailbox's mail folders; one request for up to 1000 of them."""
+        """List the mailbox's mail folders; one request for up to 1000 of them.
+
+        Gives the very same ones as the last time when the server's answer is the same, byte for byte.
+        """
         try:
-            records = await self._find_folders(mailbox)
+            return await self._find_folders(mailbox)
         except ProtocolError as error:
             if error.code not in _REFUSED_REQUEST:
                 raise
-            records = await self._sync_hierarchy(mailbox)
-        return _mail_folders(records)
+            return _mail_folders(await self._sync_hierarchy(mailbox))
 
     async def changes(
         self, mailbox: Mailbox, folder: Folder, cursor: str | None, *, limit: int | None = None, ids_only: bool = False
@@ -213,22 +227,49 @@ class EwsSource:
         return mailbox.address.lower() if self._impersonate else self._account
 
     async def _ask_items(
-        self, mailbox: Mailbox, item_ids: Sequence[str], *, with_mime: bool
+        self, mailbox: Mailbox, item_ids: Sequence[str], *, with_mime: bool, with_search_key: bool = True
     ) -> tuple[ResponseMessage, ...]:
         doing = f"fetching {len(item_ids)} item(s) of {mailbox.address}"
-        return await self._ask(GetItem(tuple(item_ids), with_mime), mailbox, doing)
+        return await self._ask(GetItem(tuple(item_ids), with_mime, with_search_key), mailbox, doing)
 
-    async def _find_folders(self, mailbox: Mailbox) -> list[FolderRecord]:
-        records: dict[str, FolderRecord] = {}
+    async def _find_folders(self, mailbox: Mailbox) -> tuple[Folder, ...]:
         doing = f"listing the folders of {mailbox.address}"
-        while len(records) < _MAX_FOLDERS:
+        known = self._known.get(mailbox.address)
+        first = await self._look(mailbox, doing, None if known is None else known.digest)
+        if first.value is None:
+            assert known is not None  # noqa: S101 - for the type checker
+            return known.folders
+        self._known.pop(mailbox.address, None)
+        records = {record.id: record for record in first.value.folders if record.id}
+        if not _is_last(first.value, 0):
+            await self._find_more_folders(mailbox, doing, records)
+            return _mail_folders(list(records.values()))
+        # Those that stay the same are everywhere in memory already, with thousands of mailboxes.
+        same = {} if known is None else {folder.id: folder for folder in known.folders}
+        found = _mail_folders(list(records.values()))
+        folders = tuple(same[folder.id] if same.get(folder.id) == folder else folder for folder in found)
+        if first.digest is not None and _throttling([first.value], doing) is None:
+            self._known[mailbox.address] = _KnownFolders(first.digest, folders)
+        return folders
+
+    async def _look(self, mailbox: Mailbox, doing: str, known: bytes | None) -> Answered[ResponseMessage]:
+        """Ask for the first page of the folders. All that a quiet mailbox costs is here."""
+        return await self._client.send(
+            self._call(FindFolder(), mailbox, doing),
+            lambda: RepeatReader(lambda: _SingleReader(doing, self._new_writer, of_folder=False), known),
+            # What is remembered did not say that the server was busy.
+            lambda answered: None if answered.value is None else _throttling([answered.value], doing),
+        )
+
+    async def _find_more_folders(self, mailbox: Mailbox, doing: str, records: dict[str, FolderRecord]) -> None:
+        """Read the pages behind the first one."""
+        before = 0
+        while before < len(records) < _MAX_FOLDERS:
             before = len(records)
             message = await self._ask_one(FindFolder(offset=before), mailbox, doing)
             records.update((record.id, record) for record in message.folders if record.id)
             if _is_last(message, before):
-                return list(records.values())
-            if len(records) == before:
-                break
+                return
         raise ProtocolError(f"{doing}: the list does not end")
 
     async def _sync_hierarchy(self, mailbox: Mailbox) -> list[FolderRecord]:
@@ -295,14 +336,14 @@ def _is_last(message: ResponseMessage, offset: int) -> bool:
     return count == 0 or (message.total is not None and offset + count >= message.total)
 
 
-def _mail_folders(records: Sequence[FolderRecord]) -> list[Folder]:
+def _mail_folders(records: Sequence[FolderRecord]) -> tuple[Folder, ...]:
     """Keep the folders for mail (class IPF.Note or below, or none), each with its path from the visible root down."""
     by_id = {record.id: record for record in records}
-    return [
+    return tuple(
         Folder(record.id, _path(record, by_id), record.total, _activity(record))
         for record in by_id.values()
         if record.element == "Folder" and _is_mail_folder(record.folder_class)
-    ]
+    )
 
 
 def _is_mail_folder(folder_class: str | None) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 IN_MEMORY = 2 * 1024 * 1024
 """Up to this many bytes a message stays in memory."""
-ROOM = 8 * 1024 * 1024
+ROOM = 10 * 1024 * 1024
 """What all messages together take of memory at most. What servers tell of sizes is planned with, and not relied on."""
 _PIECE = 256 * 1024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -45,8 +45,8 @@ class Allowance:
     The limit grows by one after `rounds` times as many good answers, up to `ceiling`. Pure decisions, by value.
     """
 
-    limit: int = 4
-    ceiling: int = 8
+    limit: int = 8
+    ceiling: int = 16
     good: int = 0
     busy: int = 0
     not_before: float = 0.0
