@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
     from benchmarks.servers import Load, Servers
 
-COMMAND = (sys.executable, "-c", "import sys; from ews_sync.cli import main; sys.exit(main())")
-"""What is `reinfer-ews` where it is installed."""
+COMMAND = (
+    sys.executable,
+    "-c",
+    "import sys; sys.modules['rich'] = None; from ews_sync.cli import main; sys.exit(main())",
+)
+"""`reinfer-ews` as the image has it: without what only development needs, and structlog would load."""
 _SAMPLE = 0.05
 _ASK_EVERY = 0.25
 _LOOK = 0.005

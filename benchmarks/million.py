@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from benchmarks.appliance import AS_THE_IMAGE, Appliance
+from benchmarks.appliance import AS_THE_IMAGE, COMMAND, Appliance
 from benchmarks.messages import PLAIN, message
 from benchmarks.process import peak_bytes, resident_bytes
 from ews_sync.simulator.access import Account
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 _USER, _PASSWORD = "svc@bench.example", "swordfish"
 _ADDRESS = "box@bench.example"
-_COMMAND = (sys.executable, "-c", "import sys; from ews_sync.cli import main; sys.exit(main())")
 _SMALL_FOLDER = 10_000
 _SIZE = 1500
 _FETCHED = 20_000
@@ -169,7 +167,7 @@ def _appliance(url: str, directory: Path) -> Iterator[Appliance]:
     environment |= {"REINFER_EWS_CONFIG": str(path), **AS_THE_IMAGE}
     files = ("--local-files-prefix", str(directory / "files"), "--local-files-format", "jsonl")
     log = directory / "log"
-    command = (*_COMMAND, "--bind", "127.0.0.1:0", *files)
+    command = (*COMMAND, "--bind", "127.0.0.1:0", *files)
     with log.open("w") as out, subprocess.Popen(command, env=environment, stderr=out) as process:
         try:
             yield Appliance(process, log)

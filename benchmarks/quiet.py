@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -23,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.appliance import AS_THE_IMAGE, Appliance
+from benchmarks.appliance import AS_THE_IMAGE, COMMAND, Appliance
 from benchmarks.messages import PLAIN, message
 from ews_sync.settings.values import Pace
 from ews_sync.simulator.access import Account
@@ -35,13 +34,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 _USER, _PASSWORD = "svc@bench.example", "swordfish"
-_COMMAND = (
-    sys.executable,
-    "-c",
-    "import sys; from ews_sync.cli import main; sys.exit(main())",
-    "--bind",
-    "127.0.0.1:0",
-)
 _MESSAGES = 10
 _SIZE = 4_000
 _FIRST = datetime(2026, 1, 5, 8, tzinfo=UTC)
@@ -175,7 +167,7 @@ def _appliance(url: str, addresses: Sequence[str], directory: Path) -> Iterator[
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("REINFER", "MALLOC"))}
     environment |= {"REINFER_EWS_CONFIG": str(path), **AS_THE_IMAGE}
     files = ("--local-files-prefix", str(directory / "files"), "--local-files-format", "jsonl")
-    command = (*_COMMAND, "--bind", "127.0.0.1:0", *files)
+    command = (*COMMAND, "--bind", "127.0.0.1:0", *files)
     log = directory / "log"
     with log.open("w") as out, subprocess.Popen(command, env=environment, stderr=out) as process:
         try:

@@ -8,7 +8,6 @@ ordered sink's position means just that point.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -54,7 +53,7 @@ class Ledger:
     """Keeps a mailbox's steps in order, and the checkpoint that they have led to so far."""
 
     def __init__(self, checkpoint: MailboxCheckpoint) -> None:
-        self._steps: deque[Step] = deque()
+        self._steps: list[Step] = []
         self.checkpoint = checkpoint
 
     @property
@@ -99,7 +98,7 @@ class Ledger:
         given_up = [step for step in self._steps if step.folder.id == folder_id]
         for step in given_up:
             step.dropped = True
-        self._steps = deque(step for step in self._steps if not step.dropped)
+        self._steps = [step for step in self._steps if not step.dropped]
         return Dropped(self._settle(now), any(step.begun for step in given_up))
 
     def _settle(self, now: datetime) -> bool:
@@ -108,7 +107,7 @@ class Ledger:
             step = self._steps[0]
             if step.effect is None or step.outstanding:
                 break
-            self._steps.popleft()
+            del self._steps[0]
             self._apply(step, step.effect, now)
             moved = True
         return moved

@@ -43,8 +43,8 @@ class Lane:
         self.in_flight = 0
         self._latest: dict[str, asyncio.Event] = {}
         self._last: asyncio.Event | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
+        """There while somebody waits for it."""
 
     def enter(self, batch: Batch, *, ordered: bool) -> None:
         """Put the batch behind those that it must not overtake.
@@ -52,7 +52,6 @@ class Lane:
         An earlier version of the same email, or all of them for an ordered sink.
         """
         self.in_flight += 1
-        self._idle.clear()
         before = [self._last] if ordered else [self._latest.get(email.id) for email in batch.emails]
         batch.behind = [event for event in before if event is not None and not event.is_set()]
         self._last = batch.done
@@ -66,8 +65,9 @@ class Lane:
             if self._latest.get(email.id) is batch.done:
                 del self._latest[email.id]
         self.in_flight -= 1
-        if not self.in_flight:
+        if not self.in_flight and self._idle is not None:
             self._idle.set()
+            self._idle = None
 
     def fail(self, error: EwsSyncError) -> None:
         """Take note of a failure that the mailbox cannot get past.
@@ -82,7 +82,9 @@ class Lane:
 
     async def settled(self) -> None:
         """Wait until nothing of the mailbox is in flight."""
-        await self._idle.wait()
+        if self.in_flight:
+            self._idle = self._idle or asyncio.Event()
+            await self._idle.wait()
 
 
 @dataclass(eq=False, slots=True)

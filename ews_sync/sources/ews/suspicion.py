@@ -8,7 +8,6 @@ there is none, or it does not, nothing further is recorded for as long as an ope
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,7 @@ class Suspicion:
     """
 
     failed: dict[str, set[str]] = field(default_factory=dict)
-    samples: deque[str] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
+    samples: list[str] = field(default_factory=list)
     held_since: float | None = None
 
     def fetched(self, item_id: str, size: int) -> None:
@@ -44,6 +43,7 @@ class Suspicion:
         self.acquit()
         if size <= _LARGEST_SAMPLE and item_id not in self.samples:
             self.samples.append(item_id)
+            del self.samples[:-_SAMPLES]
 
     def acquit(self) -> None:
         """Take note that the server is well: what fails is broken."""

@@ -9,7 +9,6 @@ whole server was away, see `circuit`.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from math import inf
@@ -84,7 +83,7 @@ class Gate:
     def __init__(self, clock: Clock, allowance: Allowance | None = None) -> None:
         self._clock = clock
         self._active = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: list[asyncio.Future[None]] = []
         self.allowance = allowance or Allowance()
 
     @property
@@ -158,7 +157,7 @@ class Gate:
 
     def _wake(self) -> None:
         while self._waiting and self._active < self.allowance.limit:
-            place = self._waiting.popleft()
+            place = self._waiting.pop(0)
             if not place.done():
                 self._active += 1
                 place.set_result(None)
