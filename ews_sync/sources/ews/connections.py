@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_UNREAD = 128 * 1024
+_UNREAD = 512 * 1024
 """Bytes of an answer that may wait to be read, about (see socket(7) on SO_RCVBUF)."""
 AT_ONCE = 32
 """How many requests run at once; the pool must have at least as many connections."""
