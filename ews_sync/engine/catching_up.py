@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ews_sync.engine.fetching import batches
 from ews_sync.engine.progress import BackfillEnded, Listed, digest
+from ews_sync.engine.tasks import acquire
 from ews_sync.model import Order
 from ews_sync.telemetry.status import Phase
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ews_sync.model import Folder, ItemRef, ListPage, Mailbox
 
 T = TypeVar("T")
+
+_SIGN_EVERY = 600.0
+"""Seconds between two signs of life of somebody who waits for a turn: see `watchdog`."""
 
 
 class Ask(Protocol):
@@ -75,7 +78,8 @@ class CatchingUp:
         """Catch up one folder by up to `emails_per_folder` emails; new mail goes first, also while that takes long."""
         left = _Left(self._parts.pace.emails_per_folder)
         while left.quota > 0 and self._is_behind(folder):
-            await self._wait_for_turn()
+            every = min(max(self._parts.pace.poll_frequency, 1.0), _SIGN_EVERY)
+            await acquire(self._parts.turns, self._while_waiting, every, self._parts.clock)
             try:
                 await self._look_in_between()
                 reader = self._folders.reading(folder).reader
@@ -102,6 +106,9 @@ class CatchingUp:
             if self._is_overtaken(folder, reader):
                 break
             await self._folders.work_on(folder, partial(self._store_batch, folder, reader, batch))
+        if left.over and self._parts.turns.locked() and not self._is_overtaken(folder, reader):
+            # But nothing is kept while others have their turns: what all of them keep takes memory.
+            await self._folders.work_on(folder, partial(self._store_batch, folder, reader, left.over_from(reader)))
         if part.ends and not self._is_overtaken(folder, reader):
             self._end_listing(folder, part.order, reader)
         return True
@@ -110,28 +117,10 @@ class CatchingUp:
         """Ask for a page that will be wanted next."""
         self._pages.begin((folder.id, query), partial(self._page, folder, query))
 
-    async def _wait_for_turn(self) -> None:
-        """Wait until this mailbox may hold a page of a listing, and look for new mail meanwhile."""
-        turns = self._parts.turns
-        if not turns.locked():
-            await turns.acquire()
-            return
-        acquiring = asyncio.ensure_future(turns.acquire())
-        try:
-            while not acquiring.done():
-                await self._storing.hand_on()
-                resting = asyncio.ensure_future(self._parts.clock.sleep(max(self._parts.pace.poll_frequency, 1.0)))
-                try:
-                    await asyncio.wait({acquiring, resting}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    resting.cancel()
-                if not acquiring.done():
-                    await self._look_in_between()
-        except BaseException:
-            if not acquiring.cancel():
-                # It had its turn in the same moment.
-                turns.release()
-            raise
+    async def _while_waiting(self) -> None:
+        """Look for new mail, and hold no messages, while others have their turns."""
+        await self._look_in_between()
+        await self._storing.hand_on()
 
     def _is_behind(self, folder: Folder) -> bool:
         """Tell whether the folder is there, well, and not listed to its end."""
@@ -153,7 +142,9 @@ class CatchingUp:
         self._display.estimated(folder, reader.total)
         # All of them at once: the feed may be read before the last of them is stored, and need not bring them. But for
         # drafts: the feed may be the only one to say that they were sent.
-        self._folders.reading(folder).read(digest(ref.id) for ref in taken if not ref.is_draft)
+        reading = self._folders.reading(folder)
+        reading.read(digest(ref.id) for ref in taken if not ref.is_draft)
+        reading.drafts |= frozenset(digest(ref.id) for ref in taken if ref.is_draft)
         return _Slice(taken, query.order, reader.finished and len(taken) == len(new))
 
     def _page(self, folder: Folder, query: Query) -> Coroutine[Any, Any, ListPage]:
@@ -162,9 +153,9 @@ class CatchingUp:
         )
 
     async def _store_batch(self, folder: Folder, reader: ListingReader, batch: tuple[ItemRef, ...]) -> None:
-        drafts = frozenset(digest(ref.id) for ref in batch if ref.is_draft)
         reading = self._folders.reading(folder)
-        reading.drafts |= drafts
+        # Those that the feed has told of since, as sent or gone, are none any more.
+        drafts = frozenset(digest(ref.id) for ref in batch if ref.is_draft) & reading.drafts
         mail = tuple(ref for ref in batch if ref.is_mail and not ref.is_draft)
         wanted = await unheld(self._parts, self._mailbox, folder, reading, mail, ask=reader.verify)
         total = reader.total

@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING
 
 import structlog
@@ -42,6 +43,10 @@ which each takes some 50 KB meanwhile.
 """
 _AHEAD = 16
 """How many answers all mailboxes together ask for before their turn. A page of a listing takes some 150 KB."""
+_PACED_RATE = 1000.0
+"""Emails a second that the pace between one mailbox's emails should allow in all, as long as that takes few turns."""
+_MOST_TURNS = 256
+"""With a page of a listing for each, some 35 MB."""
 _FOR_CHECKPOINTS = 4.0
 """Seconds of the grace that are kept for saving the checkpoints; Kubernetes waits for 30 in all."""
 
@@ -111,7 +116,7 @@ class Engine:
             status=status,
             pace=options.pace,
             ahead=Places(_AHEAD),
-            turns=asyncio.Semaphore(options.turns),
+            turns=asyncio.Semaphore(_turns(options)),
             fetches_at_once=options.fetches_at_once,
             jitter=options.jitter,
             begun=options.begun,
@@ -213,3 +218,8 @@ async def _cancelled(tasks: Sequence[asyncio.Task[object]]) -> None:
 def _known_outage(status: Status) -> bool:
     """Tell whether mail may well stand still: there is nowhere to store it, or nowhere to read it."""
     return status.sink_failure is not None or status.source_failure is not None
+
+
+def _turns(options: EngineOptions) -> int:
+    """Give how many mailboxes list at the same time: more of them where each has to pause between emails."""
+    return max(options.turns, min(_MOST_TURNS, ceil(_PACED_RATE * options.pace.poll_message_sleep)))

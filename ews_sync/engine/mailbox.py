@@ -24,7 +24,7 @@ from ews_sync.engine.reading import Reading
 from ews_sync.engine.search import backfill_for
 from ews_sync.engine.showing import Display
 from ews_sync.engine.storing import Storing
-from ews_sync.engine.tasks import all_of, sleep_unless
+from ews_sync.engine.tasks import acquire, all_of, sleep_unless
 from ews_sync.engine.troubles import RoundEndedError
 from ews_sync.errors import Asks, DefectError, EwsSyncError, Scope, SinkError, SourceError
 from ews_sync.model import Order, Recall
@@ -47,6 +47,8 @@ T = TypeVar("T")
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _SPREAD = 30.0
 """Seconds over which mailboxes come back when the source does."""
+_SIGN_EVERY = 600.0
+"""Seconds between two signs of life of a mailbox that waits until it may mark its folders."""
 _FEED_PAGE = 64
 """The least number of changes to ask for at a time.
 
@@ -297,9 +299,14 @@ class MailboxSync:
         if self._folders.present or self._storing.checkpoint.folders:
             await self._look_around()
             return
-        async with self._marking:
-            self._sign()
+        await acquire(self._marking, self._still_there, _SIGN_EVERY, self._clock)
+        try:
             await self._look_around()
+        finally:
+            self._marking.release()
+
+    async def _still_there(self) -> None:
+        self._sign()
 
     async def _look_around(self) -> None:
         # A listing that is older than what the feed tells could have a draft that the feed says was sent.
@@ -342,6 +349,9 @@ class MailboxSync:
                     self._feeds.begin(following.id, partial(self._changes, following, quota))
                 if not self._folders.is_out(folder):
                     await self._folders.work_on(folder, partial(self._follow, folder, seen_at))
+                if self._folders.is_out(folder):
+                    # What was asked in the same moment may have met the same trouble, which need not be the mailbox's.
+                    await self._feeds.drop()
         finally:
             await self._feeds.drop()
 

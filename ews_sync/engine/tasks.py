@@ -33,6 +33,29 @@ async def all_of(works: Iterable[Callable[[], Awaitable[object]]], at_once: int)
         raise
 
 
+async def acquire(
+    turns: asyncio.Semaphore, meanwhile: Callable[[], Awaitable[object]], every: float, clock: Clock
+) -> None:
+    """Acquire a turn. While there is none, `meanwhile` is done at once, and again after every so many seconds."""
+    if not turns.locked():
+        await turns.acquire()
+        return
+    acquiring = asyncio.ensure_future(turns.acquire())
+    try:
+        while not acquiring.done():
+            await meanwhile()
+            resting = asyncio.ensure_future(clock.sleep(every))
+            try:
+                await asyncio.wait({acquiring, resting}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                resting.cancel()
+    except BaseException:
+        if not acquiring.cancel():
+            # It had its turn in the same moment.
+            turns.release()
+        raise
+
+
 async def sleep_unless(event: asyncio.Event, seconds: float, clock: Clock) -> None:
     """Wait, but no longer than until the event is set."""
     happening = asyncio.ensure_future(event.wait())

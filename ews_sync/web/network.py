@@ -409,7 +409,12 @@ async def first_connected(
                 elif isinstance(error, Exception):
                     failures.append(error)
     finally:
-        await _abandon([attempt for attempt in attempts if attempt is not winner])
+        try:
+            await _abandon([attempt for attempt in attempts if attempt is not winner])
+        except BaseException:
+            if winner is not None:
+                winner.result()[0].abort()
+            raise
     if winner is None:
         raise ExceptionGroup("all addresses failed", failures)
     return winner.result()
@@ -418,7 +423,12 @@ async def first_connected(
 async def _abandon(attempts: Sequence[asyncio.Task[Connected]]) -> None:
     """End attempts that nobody wants any more; close what they have come to."""
     for attempt in attempts:
+        # Also where nobody waits for its end any more.
+        attempt.add_done_callback(_close_what_came)
         attempt.cancel()
-    for outcome in await asyncio.gather(*attempts, return_exceptions=True):
-        if not isinstance(outcome, BaseException):
-            outcome[0].abort()
+    await asyncio.gather(*attempts, return_exceptions=True)
+
+
+def _close_what_came(attempt: asyncio.Task[Connected]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result()[0].abort()

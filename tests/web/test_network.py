@@ -387,6 +387,26 @@ async def test_the_first_address_may_still_be_the_one_that_answers() -> None:
     assert not winner[0].aborted
 
 
+async def test_a_connection_that_nobody_wants_any_more_is_closed() -> None:
+    transport = FakeTransport()
+
+    async def connect(address: str) -> Connected:
+        if address == "slow":
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                # Its end takes a while, in which whoever waits for both gives up.
+                connecting.cancel()
+                await asyncio.sleep(0)
+                raise
+        return transport, _Protocol()
+
+    connecting = asyncio.ensure_future(first_connected(["slow", "quick"], connect, 0))
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert transport.aborted
+
+
 async def test_what_all_addresses_say_is_told() -> None:
     network = Network()
     network.refuse("a")

@@ -59,8 +59,8 @@ _REFUSED_REQUEST = frozenset(
     }
 )
 _PATIENCE = 30.0
-"""Seconds that a request for messages waits for a server that wants to be left alone. Memory is reserved for it, which
-other mailboxes may be waiting for."""
+"""Seconds that a listing, or a request for messages, waits for a server that wants to be left alone: others may be
+waiting for the turn that is held for the one, or the memory that is reserved for the other."""
 _MAX_FOLDERS = 100_000
 _MAX_MESSAGES_ANSWER = 4 * 1024**3
 """Bytes of an answer with messages: base64 of the 2 GB that Exchange takes at most, and room besides."""
@@ -214,8 +214,8 @@ class EwsSource:
             compressed=not with_mime,
             operation=type(operation).__name__,
         )
-        if isinstance(operation, GetItem):
-            call = replace(call, patience=_PATIENCE, for_messages=True)
+        if isinstance(operation, GetItem | FindItem):
+            call = replace(call, patience=_PATIENCE, for_messages=isinstance(operation, GetItem))
         if isinstance(operation, GetItem) and with_mime:
             # One item can spoil a batch, and each attempt may take minutes: have it divided soon.
             attempts = 2 if len(operation.item_ids) > 1 else call.attempts
