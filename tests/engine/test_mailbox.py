@@ -15,7 +15,7 @@ from ews_sync.settings.values import Pace
 from ews_sync.telemetry.status import Phase
 from tests.engine.exchange import Item
 from tests.engine.virtual_time import START, run
-from tests.engine.world import LONG_AGO, QUICK, A, World
+from tests.engine.world import LONG_AGO, QUICK, A, B, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -246,6 +246,58 @@ def test_a_draft_that_is_sent_in_its_place_before_the_listing_comes_to_it() -> N
         assert "draft" not in world.stored()
         await world.run(150)
         assert not world.missing()
+        assert not world.repeated()
+        await world.stop()
+
+    run(story())
+
+
+def test_a_draft_that_is_sent_between_being_listed_and_being_fetched() -> None:
+    """It keeps its received time, so nothing but the feed tells that it is mail now."""
+
+    async def story() -> None:
+        world = World(pace=replace(SLOW, reinfer_batch_size=10))
+        world.exchange.page_size = 500
+        inbox = world.exchange.folder("Inbox")
+        world.old_mail(inbox, 240)
+        draft = world.exchange.add(inbox, Item("draft", LONG_AGO + timedelta(minutes=220), is_draft=True))
+        await world.run(10)
+        assert "old-219" not in world.stored()
+        inbox.items[draft].is_draft = False
+        world.exchange.update(inbox, draft)
+        await world.run(60)
+        assert not world.missing()
+        assert not world.repeated()
+        await world.stop()
+        assert all(not folder.drafts for folder in world.disk.checkpoints["a@x"].folders.values())
+
+    run(story())
+
+
+def test_who_waits_for_a_turn_to_list_follows_new_mail_meanwhile() -> None:
+    async def story() -> None:
+        world = World(A, B)
+        world.options = replace(world.options, turns=1)
+        world.another_engine()
+        world.old_mail(world.exchange.folder("Inbox"), 900)
+        theirs = world.exchange.folder("Inbox", "b@x")
+        world.old_mail(theirs, 50, "theirs")
+        listing = asyncio.Event()
+
+        async def hook(name: str, folder: Folder | None) -> None:
+            if name == "items" and folder is not None and not listing.is_set():
+                listing.set()
+                await asyncio.sleep(100)
+
+        world.source.before = hook
+        await world.run(10)
+        assert listing.is_set()
+        world.mail(theirs, "new")
+        await world.run(40)
+        assert set(world.stored("b@x")) == {"new"}
+        await world.run(300)
+        assert not world.missing()
+        assert not world.missing("b@x")
         assert not world.repeated()
         await world.stop()
 
