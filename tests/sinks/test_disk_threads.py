@@ -280,7 +280,7 @@ async def test_the_end_does_not_wait_for_a_stuck_thread_and_its_lock_goes_when_i
         await after.open(MAILBOX, None)
     assert caught.value.asks is Asks.RETRY
     disk.release.set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
             try:
                 await after.open(MAILBOX, None)
