@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from itertools import product
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from lxml import etree
 
 from ews_sync.errors import Asks, ProtocolError
@@ -73,7 +73,7 @@ def test_what_comes_from_outside_is_escaped() -> None:
     assert [node.get("Id") for node in root.iter(f"{{{TYPES}}}ItemId")] == ['a"<&>']
 
 
-# FindFolder as it is asked for again and again, and as any other request is made: with a page that nobody asks for.
+# What is asked for again and again is filled in; with a letter that has to be looked at, it is made like all others.
 
 
 @given(st.one_of(st.text("aB1.@+-_"), st.text("aB@&<\"'\rü\u2028 ")), st.booleans())
@@ -81,6 +81,36 @@ def test_the_look_for_new_mail_is_the_same_as_it_would_be_without_its_shortcut(a
     access = Access(address, impersonate)
     general = encode(FindFolder(offset=987654), access)
     assert encode(FindFolder(), access) == general.replace(b'"987654"', b'"0"')
+
+
+@given(
+    folder=st.text("aB1+/=_-.@"),
+    state=st.none() | st.text("aB1+/=_-.@"),
+    limit=st.integers(1, 512),
+    ids_only=st.booleans(),
+    access=st.sampled_from(ACCESSES),
+)
+def test_a_feed_is_asked_for_as_it_would_be_without_its_shortcut(
+    *, folder: str, state: str | None, limit: int, ids_only: bool, access: Access
+) -> None:
+    general = encode(SyncFolderItems(f"{folder}ü", state, limit, ids_only), access)
+    assert encode(SyncFolderItems(folder, state, limit, ids_only), access) == general.replace("ü".encode(), b"")
+
+
+@example(ids=['a"/><t:ItemId Id="b'], with_mime=True, with_search_key=True, access=ACCESSES[0])
+@given(
+    ids=st.lists(st.text("aB1+/=_-.@") | st.text("aB\"&<'@"), min_size=1, max_size=3),
+    with_mime=st.booleans(),
+    with_search_key=st.booleans(),
+    access=st.sampled_from(ACCESSES),
+)
+def test_items_are_asked_for_as_they_would_be_without_a_shortcut(
+    *, ids: list[str], with_mime: bool, with_search_key: bool, access: Access
+) -> None:
+    general = encode(GetItem((*ids, "ü"), with_mime, with_search_key), access)
+    assert encode(GetItem(tuple(ids), with_mime, with_search_key), access) == general.replace(
+        '<t:ItemId Id="ü"/>'.encode(), b""
+    )
 
 
 @pytest.mark.parametrize(

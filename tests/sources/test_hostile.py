@@ -30,6 +30,20 @@ def test_entities_and_document_types_end_the_reading(size: int) -> None:
         read(cut(with_prolog(BOMB, "&b;"), size))
 
 
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize("before", ["", "\r\n ", "<!-- - -->", "<?a <b> ?>", "<!-- <a> --> <?b?>"])
+def test_a_document_type_is_found_behind_whatever_may_be_before_it(before: str, size: int) -> None:
+    with pytest.raises(ProtocolError, match="document type"):
+        read(cut(with_prolog(f"{before}<!DOCTYPE x>", "y"), size))
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize("prolog", ["<!-- <!DOCTYPE x> -->", "<?a <!DOCTYPE x> ?>"])
+def test_what_only_looks_like_a_document_type(prolog: str, size: int) -> None:
+    topic = read(cut(with_prolog(prolog, "<![CDATA[<!DOCTYPE x>]]>"), size)).messages[0].items[0].conversation_topic
+    assert topic == "<!DOCTYPE x>"
+
+
 def test_an_external_entity_is_not_fetched(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("swordfish")
@@ -94,6 +108,8 @@ ENDLESS: dict[str, Callable[[], Iterator[bytes]]] = {
     "cdata": lambda: endless(SUBJECT + b"<![CDATA[", b"x" * 65536),
     "references": lambda: endless(SUBJECT, b"&#x4e00;" * 8000),
     "ampersands": lambda: endless(FAULT, b"&amp;" * 10_000),
+    "instructions before the envelope": lambda: endless(b"", b"<?x ?>" * 10_000),
+    "a page": lambda: endless(b"<html>", b"<p>Sign in</p>" * 1000),
     "text between comments": lambda: endless(SUBJECT, "\u4e2d<!---->".encode() * 6000),
     "leading zeros": lambda: endless(SUBJECT + b"&#", b"0" * 65536),
     "elements": lambda: endless(OPEN + b"<t:Message>", b"<t:a/>" * 10_000),

@@ -7,7 +7,9 @@ against that file.
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
+from functools import lru_cache
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 from lxml import etree
@@ -77,9 +79,10 @@ _FETCHED = (
     "message:ConversationTopic",
     "message:IsRead",
 )
-_LOOK = FindFolder()
-_PLAIN_ADDRESS = re.compile(r"[\w.@+-]+", re.ASCII)
-"""What needs no escaping, and surely is XML."""
+_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/=_-.@"
+"""What needs no escaping, and surely is XML: nearly all ids, sync states and addresses have nothing else."""
+_BLANK = "@"
+_BETWEEN_IDS = '"/><t:ItemId Id="'
 _TIME_FIELD = {Order.RECEIVED: "item:DateTimeReceived", Order.CREATED: "item:DateTimeCreated"}
 
 
@@ -88,11 +91,8 @@ def encode(operation: Operation, access: Access) -> bytes:
 
     Raises `ProtocolError` when an id, a sync state or an address has characters that no XML can hold.
     """
-    if operation == _LOOK and _PLAIN_ADDRESS.fullmatch(access.mailbox):
-        before, after = _AROUND_MAILBOX[access.impersonate]
-        return before + access.mailbox.encode() + after
     try:
-        return _envelope(operation, access)
+        return _filled_in(operation, access) or _envelope(operation, access)
     except ValueError as error:
         raise ProtocolError(
             f"{type(operation).__name__} for {access.mailbox!r} cannot be written as XML: {error}",
@@ -210,11 +210,35 @@ def _utc(moment: datetime) -> str:
     return f"{moment.replace(microsecond=0, tzinfo=None).isoformat()}Z"
 
 
-def _around_mailbox(*, impersonate: bool) -> tuple[bytes, bytes]:
-    """Give what stands before and behind the mailbox's address in `_LOOK`."""
-    before, _, after = _envelope(_LOOK, Access("@", impersonate)).partition(b"@")
-    return before, after
+# --- What is asked for all the time is made once, and filled in ------------------------------------------------------
 
 
-# The look for new mail is nearly all that thousands of quiet mailboxes ask for: what is the same in all is made once.
-_AROUND_MAILBOX = {impersonate: _around_mailbox(impersonate=impersonate) for impersonate in (True, False)}
+def _filled_in(operation: Operation, access: Access) -> bytes | None:
+    """Give the request as `_envelope` would, from one that was made before; None where it has to be made."""
+    blank: Operation
+    texts: tuple[str, ...]
+    match operation:
+        case FindFolder(offset=0):
+            blank, texts = operation, ()
+        case SyncFolderItems(sync_state=None):
+            blank, texts = replace(operation, folder_id=_BLANK), (operation.folder_id,)
+        case SyncFolderItems(sync_state=str(state)):
+            blank, texts = replace(operation, folder_id=_BLANK, sync_state=_BLANK), (operation.folder_id, state)
+        case GetItem():
+            blank, texts = replace(operation, item_ids=(_BLANK,)), operation.item_ids
+        case _:
+            return None
+    if "".join((access.mailbox, *texts)).encode().translate(None, _PLAIN):
+        return None
+    if isinstance(operation, GetItem):
+        texts = (_BETWEEN_IDS.join(texts),)
+    if access.impersonate or isinstance(operation, FindFolder):
+        texts = (access.mailbox, *texts)
+    pieces = _pieces(blank, impersonate=access.impersonate)
+    return "".join(chain.from_iterable(zip_longest(pieces, texts, fillvalue=""))).encode()
+
+
+@lru_cache(maxsize=64)
+def _pieces(blank: Operation, *, impersonate: bool) -> tuple[str, ...]:
+    """Give what stands between the blanks of a request."""
+    return tuple(_envelope(blank, Access(_BLANK, impersonate)).decode().split(_BLANK))

@@ -1,4 +1,4 @@
-"""Records of an answer (items, folders, changes) from the light nodes that the reader makes. Pure.
+"""Records of an answer (items, folders, changes) from the elements that the parser makes. Pure.
 
 Property names are those of Microsoft's EWS reference. What a server leaves out or garbles becomes None: absent is
 better than invented.
@@ -12,12 +12,46 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ews_sync.model import Attachment, ItemRef, Mime
-from ews_sync.sources.ews.encoding import DELETED_COUNT_TOTAL, LOCAL_COMMIT_TIME_MAX, SEARCH_KEY
+from ews_sync.sources.ews.encoding import DELETED_COUNT_TOTAL, LOCAL_COMMIT_TIME_MAX, SEARCH_KEY, TYPES_NS
 from ews_sync.sources.ews.operations import ChangeRecord, FolderRecord, ItemRecord
 from ews_sync.sources.ews.wire import MENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Mapping
+
+    from lxml import etree
+
+    Element = etree._Element  # noqa: SLF001 - lxml's own name for the type
+
+TYPES = f"{{{TYPES_NS}}}"
+"""What the names of all elements in records begin with."""
+
+_ITEM_ID = f"{TYPES}ItemId"
+_FOLDER_ID = f"{TYPES}FolderId"
+_PARENT_FOLDER_ID = f"{TYPES}ParentFolderId"
+_DISPLAY_NAME = f"{TYPES}DisplayName"
+_FOLDER_CLASS = f"{TYPES}FolderClass"
+_TOTAL_COUNT = f"{TYPES}TotalCount"
+_ITEM_CLASS = f"{TYPES}ItemClass"
+_RECEIVED = f"{TYPES}DateTimeReceived"
+_CREATED = f"{TYPES}DateTimeCreated"
+_SENT = f"{TYPES}DateTimeSent"
+_SIZE = f"{TYPES}Size"
+_IS_DRAFT = f"{TYPES}IsDraft"
+_IS_READ = f"{TYPES}IsRead"
+_MESSAGE_ID = f"{TYPES}InternetMessageId"
+_SENSITIVITY = f"{TYPES}Sensitivity"
+_IMPORTANCE = f"{TYPES}Importance"
+_CATEGORIES = f"{TYPES}Categories"
+_CONVERSATION_ID = f"{TYPES}ConversationId"
+_CONVERSATION_TOPIC = f"{TYPES}ConversationTopic"
+_HAS_ATTACHMENTS = f"{TYPES}HasAttachments"
+_ATTACHMENTS = f"{TYPES}Attachments"
+_NAME = f"{TYPES}Name"
+_CONTENT_TYPE = f"{TYPES}ContentType"
+_EXTENDED_PROPERTY = f"{TYPES}ExtendedProperty"
+_EXTENDED_FIELD_URI = f"{TYPES}ExtendedFieldURI"
+_VALUE = f"{TYPES}Value"
 
 _MAIL_CLASSES = ("ipm.note", "ipm.schedule.meeting", "ipm.post", "report", "ipm")
 _BELOW_MAIL_CLASSES = tuple(f"{name}." for name in _MAIL_CLASSES if name != "ipm")
@@ -26,105 +60,70 @@ _LARGEST_COUNT = 2**63 - 1
 """What is beyond would not fit where it is to be stored, or be more than a float can hold."""
 
 
-class Node:
-    """An element of the open record: just enough of a tree to look things up by name.
-
-    `name` is the local name of an element in the types namespace, and `{namespace}name` of any other, with
-    braces also where there is no namespace. `attributes` are
-    to be read only; `children` are the elements in it, in their order.
-    """
-
-    __slots__ = ("_more", "_text", "attributes", "children", "name")
-
-    def __init__(self, name: str, attributes: Mapping[str, str]) -> None:
-        self.name = name
-        self.attributes = attributes
-        self.children: list[Node] = []
-        # Hardly any text comes in more than one piece.
-        self._text = ""
-        self._more: list[str] | None = None
-
-    def add(self, text: str) -> None:
-        """Add to the element's own text."""
-        if not self._text:
-            self._text = text
-        elif self._more is None:
-            self._more = [text]
-        else:
-            self._more.append(text)
-
-    @property
-    def text(self) -> str:
-        """The element's own text, without white space around it."""
-        text = self._text if self._more is None else "".join((self._text, *self._more))
-        return text.replace(MENDED, " ").strip()
-
-    def walk(self) -> Iterator[Node]:
-        """Yield the element and all below it."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
-
-
-def item_record(node: Node, mime: Mime | None = None, *, mime_damaged: bool = False) -> ItemRecord:
+def item_record(element: Element, mime: Mime | None = None, *, mime_damaged: bool = False) -> ItemRecord:
     """Make an item of any kind (Message, MeetingRequest, Item, …), and the message that came in it, into a record."""
-    fields = _by_name(node)
-    search_key = _hex(_extended(node, SEARCH_KEY))
+    fields = _by_name(element)
+    search_key = _search_key(element, fields)
     return ItemRecord(
         ref=_item_ref(fields, search_key),
-        item_class=_text(fields, "ItemClass"),
+        item_class=_text(fields, _ITEM_CLASS),
         search_key=search_key,
         mime=mime,
         mime_damaged=mime_damaged,
-        sensitivity=_text(fields, "Sensitivity"),
-        importance=_text(fields, "Importance"),
-        categories=tuple(child.text for child in fields["Categories"].children) if "Categories" in fields else (),
-        has_attachments=_boolean(fields, "HasAttachments"),
-        conversation_id=fields["ConversationId"].attributes.get("Id") if "ConversationId" in fields else None,
-        conversation_topic=_text(fields, "ConversationTopic"),
-        is_read=_boolean(fields, "IsRead"),
-        has_size="Size" in fields,
-        attachments=tuple(_attachment(child) for child in fields["Attachments"].children)
-        if "Attachments" in fields
-        else (),
+        sensitivity=_text(fields, _SENSITIVITY),
+        importance=_text(fields, _IMPORTANCE),
+        categories=tuple(own_text(child) for child in fields[_CATEGORIES]) if _CATEGORIES in fields else (),
+        has_attachments=_boolean(fields, _HAS_ATTACHMENTS),
+        conversation_id=fields[_CONVERSATION_ID].get("Id") if _CONVERSATION_ID in fields else None,
+        conversation_topic=_text(fields, _CONVERSATION_TOPIC),
+        is_read=_boolean(fields, _IS_READ),
+        has_size=_SIZE in fields,
+        attachments=tuple(map(_attachment, fields[_ATTACHMENTS])) if _ATTACHMENTS in fields else (),
     )
 
 
-def listed_record(node: Node) -> ItemRecord:
+def listed_record(element: Element) -> ItemRecord:
     """Make an item of a listing, of which nothing but its ref is wanted, into a record."""
-    return ItemRecord(_item_ref(_by_name(node), _hex(_extended(node, SEARCH_KEY))))
+    fields = _by_name(element)
+    return ItemRecord(_item_ref(fields, _search_key(element, fields)))
 
 
-def folder_record(node: Node) -> FolderRecord:
+def folder_record(element: Element) -> FolderRecord:
     """Make a folder of any kind (Folder, CalendarFolder, SearchFolder, …) into a record."""
-    fields = _by_name(node)
+    fields = _by_name(element)
     return FolderRecord(
-        id=_id(fields, "FolderId"),
-        parent_id=_id(fields, "ParentFolderId"),
-        name=_text(fields, "DisplayName") or "",
-        element=node.name,
-        folder_class=_text(fields, "FolderClass"),
-        total=_integer(fields, "TotalCount") or 0,
-        changed_at=_extended(node, LOCAL_COMMIT_TIME_MAX),
-        deleted=_extended(node, DELETED_COUNT_TOTAL),
+        id=_id(fields, _FOLDER_ID),
+        parent_id=_id(fields, _PARENT_FOLDER_ID),
+        name=_text(fields, _DISPLAY_NAME) or "",
+        element=_kind(element),
+        folder_class=_text(fields, _FOLDER_CLASS),
+        total=_integer(fields, _TOTAL_COUNT) or 0,
+        changed_at=_extended(element, LOCAL_COMMIT_TIME_MAX),
+        deleted=_extended(element, DELETED_COUNT_TOTAL),
     )
 
 
-def change_record(node: Node) -> ChangeRecord | None:
+def change_record(element: Element) -> ChangeRecord | None:
     """Make an entry of a change feed into a record; None when it names nothing."""
-    kind = node.name
-    fields = _by_name(node)
-    if _id(fields, "ItemId"):
-        return ChangeRecord(kind, ref=ItemRef(_id(fields, "ItemId")))
-    if _id(fields, "FolderId"):
-        return ChangeRecord(kind, folder=FolderRecord(_id(fields, "FolderId"), "", "", "Folder"))
-    for child in node.children:
+    kind = _kind(element)
+    fields = _by_name(element)
+    if item_id := _id(fields, _ITEM_ID):
+        return ChangeRecord(kind, ref=ItemRef(item_id))
+    if folder_id := _id(fields, _FOLDER_ID):
+        return ChangeRecord(kind, folder=FolderRecord(folder_id, "", "", "Folder"))
+    for child in element:
         below = _by_name(child)
-        if _id(below, "ItemId"):
-            return ChangeRecord(kind, ref=_item_ref(below, _hex(_extended(child, SEARCH_KEY))))
-        if _id(below, "FolderId"):
+        if _id(below, _ITEM_ID):
+            return ChangeRecord(kind, ref=_item_ref(below, _search_key(child, below)))
+        if _id(below, _FOLDER_ID):
             return ChangeRecord(kind, folder=folder_record(child))
     return None
+
+
+def own_text(element: Element) -> str:
+    """Give what stands in an element, without white space around it."""
+    text = element.text
+    return text.replace(MENDED, " ").strip() if text else ""
 
 
 def is_mail_class(item_class: str | None) -> bool:
@@ -184,40 +183,48 @@ def boolean(text: str | None) -> bool | None:
     return _BOOLEANS.get(text.lower()) if text else None
 
 
-def _item_ref(fields: dict[str, Node], search_key: str | None) -> ItemRef:
+def _item_ref(fields: Mapping[str, Element], search_key: str | None) -> ItemRef:
     return ItemRef(
-        id=_id(fields, "ItemId"),
-        received=parse_time(_text(fields, "DateTimeReceived")),
-        created=parse_time(_text(fields, "DateTimeCreated")),
-        size=max(0, _integer(fields, "Size") or 0),
-        is_mail=is_mail_class(_text(fields, "ItemClass")),
-        is_draft=bool(_boolean(fields, "IsDraft")),
-        email_id=stored_id(_text(fields, "InternetMessageId"), search_key),
-        sent=parse_time(_text(fields, "DateTimeSent")),
+        id=_id(fields, _ITEM_ID),
+        received=parse_time(_text(fields, _RECEIVED)),
+        created=parse_time(_text(fields, _CREATED)),
+        size=max(0, _integer(fields, _SIZE) or 0),
+        is_mail=is_mail_class(_text(fields, _ITEM_CLASS)),
+        is_draft=bool(_boolean(fields, _IS_DRAFT)),
+        email_id=stored_id(_text(fields, _MESSAGE_ID), search_key),
+        sent=parse_time(_text(fields, _SENT)),
     )
 
 
-def _by_name(node: Node) -> dict[str, Node]:
+def _by_name(element: Element) -> dict[str, Element]:
     """Index an element's children by their names; the first of each name counts."""
-    return {child.name: child for child in reversed(node.children)}
+    # Only comments and instructions have no text for a name, and the parser leaves them out.
+    return {child.tag: child for child in reversed(element)}  # type: ignore[misc]
 
 
-def _attachment(node: Node) -> Attachment:
-    fields = _by_name(node)
+def _kind(element: Element) -> str:
+    return str(element.tag).removeprefix(TYPES)
+
+
+def _attachment(element: Element) -> Attachment:
+    fields = _by_name(element)
     return Attachment(
-        name=_text(fields, "Name") or "",
-        size=max(0, _integer(fields, "Size") or 0),
-        content_type=_text(fields, "ContentType"),
+        name=_text(fields, _NAME) or "",
+        size=max(0, _integer(fields, _SIZE) or 0),
+        content_type=_text(fields, _CONTENT_TYPE),
     )
 
 
-def _extended(node: Node, tag: int) -> str | None:
-    for child in node.children:
-        if child.name == "ExtendedProperty":
-            fields = _by_name(child)
-            uri = fields.get("ExtendedFieldURI")
-            if uri is not None and "Value" in fields and _same_tag(uri.attributes.get("PropertyTag", ""), tag):
-                return fields["Value"].text
+def _search_key(element: Element, fields: Container[str]) -> str | None:
+    return _hex(_extended(element, SEARCH_KEY)) if _EXTENDED_PROPERTY in fields else None
+
+
+def _extended(element: Element, tag: int) -> str | None:
+    for child in element.iterchildren(_EXTENDED_PROPERTY):
+        fields = _by_name(child)
+        uri = fields.get(_EXTENDED_FIELD_URI)
+        if uri is not None and _VALUE in fields and _same_tag(uri.get("PropertyTag", ""), tag):
+            return own_text(fields[_VALUE])
     return None
 
 
@@ -236,18 +243,18 @@ def _hex(base64_text: str | None) -> str | None:
         return None
 
 
-def _id(fields: dict[str, Node], name: str) -> str:
-    return fields[name].attributes.get("Id", "") if name in fields else ""
+def _id(fields: Mapping[str, Element], name: str) -> str:
+    return fields[name].get("Id", "") if name in fields else ""
 
 
-def _text(fields: dict[str, Node], name: str) -> str | None:
-    node = fields.get(name)
-    return node.text if node is not None else None
+def _text(fields: Mapping[str, Element], name: str) -> str | None:
+    element = fields.get(name)
+    return None if element is None else own_text(element)
 
 
-def _boolean(fields: dict[str, Node], name: str) -> bool | None:
+def _boolean(fields: Mapping[str, Element], name: str) -> bool | None:
     return boolean(_text(fields, name))
 
 
-def _integer(fields: dict[str, Node], name: str) -> int | None:
+def _integer(fields: Mapping[str, Element], name: str) -> int | None:
     return parse_count(_text(fields, name))
