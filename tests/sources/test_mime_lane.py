@@ -1,7 +1,7 @@
 """A message's base64 goes past the XML parser. Whatever stands in and around it, that must make no difference.
 
-A message whose tag is so long that it is not kept until it is whole goes through the parser, when it is fed a byte at a
-time: that is what is compared with.
+A message whose tag is so long that it is not kept until it is whole goes through the parser when it is fed in small
+pieces: that is what is compared with.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ INSIDE = [
     f"<![CDATA[{TEXT}]]>",
     f"{TEXT[:HALF]}<!-- <t:MimeContent>QUJD -->{TEXT[HALF:]}",
     f"<!-- MimeContent > QUJD -->{TEXT}",
+    f"<!-- <t:MimeContent> -->{TEXT}",
     f"{TEXT[:HALF]}<?pi <t:MimeContent> ?>{TEXT[HALF:]}",
     f"{TEXT[:HALF]}<t:Other/>{TEXT[HALF:]}",
     f"{TEXT[:HALF]}<t:MimeContent>{TEXT[HALF:]}</t:MimeContent>",
@@ -62,6 +63,7 @@ TAGS = [
     ("<t:MimeContent>", "</t:MimeContent>"),
     ("<t:MimeContent CharacterSet='UTF-8'>", "</t:MimeContent >"),
     ("<t:MimeContent CharacterSet='a>b'\n>", "</t:MimeContent>"),
+    (f"<t:MimeContent{' ' * 1100}>", "</t:MimeContent>"),
     ("<y:MimeContent xmlns:y='http://schemas.microsoft.com/exchange/services/2006/types'>", "</y:MimeContent>"),
 ]
 
@@ -103,7 +105,7 @@ def seen(data: bytes, size: int) -> object:
 
 
 def through_the_parser(data: bytes) -> object:
-    return seen(re.sub(rb"<(\w+:)?MimeContent(?=[\s>])", lambda tag: tag[0] + b" " * 2000, data), 1)
+    return seen(re.sub(rb"<(\w+:)?MimeContent(?=[\s>])", lambda tag: tag[0] + b" " * 1100, data), 7)
 
 
 @pytest.mark.parametrize("tags", TAGS)
@@ -115,7 +117,7 @@ def test_past_the_parser_and_through_it(inside: str, around: str, tags: tuple[st
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(INSIDE), st.sampled_from(AROUND), st.sampled_from(TAGS), st.integers(2, 700))
+@given(st.sampled_from(INSIDE), st.sampled_from(AROUND), st.sampled_from(TAGS), st.integers(2, 2500))
 def test_cut_anywhere(inside: str, around: str, tags: tuple[str, str], size: int) -> None:
     data = answer(inside, around, tags)
     assert seen(data, size) == through_the_parser(data)

@@ -93,14 +93,18 @@ class AnswerReader:
         """What has come since that was last tried."""
         self._message: _Message | None = None
         """The message that is being read."""
+        self._is_odd = False
+        """Whether there was something that looked like a message's beginning, and was none."""
         self._lane: Base64Reader | None = None
         """There while what arrives is a message's alone."""
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the response's body.
 
-        A tag that may begin a message is given to the parser by itself. When that was what the parser made of it, there
-        is nothing left in its hands, and what follows is the message's alone, up to the next markup.
+        The parser is given all up to the end of a tag that may begin a message. When that was what it made of the tag,
+        there is nothing left in its hands, and what follows is the message's alone, up to the next markup. Once such a
+        tag was something else (in a comment, say), each that follows is given to it by itself, to be sure which one it
+        was.
         """
         self._received += len(data)
         data = self._unfinished_tag + data
@@ -111,16 +115,26 @@ class AnswerReader:
                 at = self._past_parser(self._lane, data, at)
                 continue
             opening, end = _mime_tag(data, at)
-            self._parse(data[at:opening])
             if opening == end:
+                self._parse_up_to_tag(data[at:opening])
                 self._unfinished_tag = data[opening:]
                 break
+            if self._is_odd:
+                self._parse(data[at:opening])
+                at = opening
             before = self._message
-            self._parse(data[opening:end])
-            if self._message is not before and self._message is not None:
+            self._parse(data[at:end])
+            if self._message is not None and self._message is not before:
                 self._lane = self._message.reader
+            else:
+                self._is_odd = True
             at = end
         self._take()
+
+    def _parse_up_to_tag(self, data: bytes) -> None:
+        self._parse(data)
+        # A tag that is too long to be kept is in the parser's hands, and may yet begin a message.
+        self._is_odd = self._is_odd or data.rfind(b"<") > data.rfind(b">")
 
     def _past_parser(self, lane: Base64Reader, data: bytes, start: int) -> int:
         """Decode the message's base64, and give where it is the parser's turn again: at markup or a reference."""
