@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from benchmarks.million import MillionFigures
     from benchmarks.quiet import QuietFigures
 
-_FEW, _MANY = 200, 2_000
-_ROUNDS_OF_QUIET = 4
-_SMALL_FOLDER, _LARGE_FOLDER = 10_000, 1_000_000
 _MAILBOXES_AT_START = 10
 _MOST_MIB = 128.0
 _ALL = 50_000
@@ -27,7 +24,7 @@ _SHARE_FOR_LOOKING = 0.5
 
 def quiet_mailboxes() -> list[Table]:
     """Measure mailboxes in which nothing happens, and work out what 50,000 of them take."""
-    few, many = _quiet(_FEW), _quiet(_MANY)
+    few, many = _quiet(quiet.FEW), _quiet(quiet.MANY)
     columns = (
         "mailboxes",
         "% of a core",
@@ -52,14 +49,14 @@ def quiet_mailboxes() -> list[Table]:
         for one in (few, many)
     ]
     goals = [
-        Goal(f"share of a core, {_FEW} mailboxes", 100 * few.share, 4, at_most=True, unit=" %"),
-        Goal(f"peak memory, {_FEW} mailboxes", few.peak, 100, at_most=True, unit=" MiB"),
-        Goal(f"requests a mailbox and round, {_FEW} mailboxes", _to_the_round(few), 1, at_most=True),
-        Goal(f"requests a mailbox and round, {_MANY:,} mailboxes", _to_the_round(many), 1, at_most=True),
+        Goal(f"share of a core, {quiet.FEW} mailboxes", 100 * few.share, 4, at_most=True, unit=" %"),
+        Goal(f"peak memory, {quiet.FEW} mailboxes", few.peak, 100, at_most=True, unit=" MiB"),
+        Goal(f"requests a mailbox and round, {quiet.FEW} mailboxes", _to_the_round(few), 1, at_most=True),
+        Goal(f"requests a mailbox and round, {quiet.MANY:,} mailboxes", _to_the_round(many), 1, at_most=True),
         Goal("processor time a mailbox and round, many to few", many.processor / few.processor, 1.1, at_most=True),
-        Goal(f"peak memory, {_MANY:,} mailboxes", many.peak, 150, at_most=True, unit=" MiB"),
+        Goal(f"peak memory, {quiet.MANY:,} mailboxes", many.peak, 150, at_most=True, unit=" MiB"),
     ]
-    title = f"Quiet mailboxes, a round every {figure(Pace().poll_frequency)} s; {_ROUNDS_OF_QUIET} rounds"
+    title = f"Quiet mailboxes, a round every {figure(Pace().poll_frequency)} s; {quiet.ROUNDS} rounds"
     notes = ["Requests are for a mailbox and round; others are all but the look for new mail, in all rounds together."]
     return [Table(title, columns, rows, goals, notes), on_paper(few, many)]
 
@@ -115,8 +112,8 @@ _OF_A_FOLDER: Mapping[str, Callable[[MillionFigures], float]] = {
 
 def large_folder() -> list[Table]:
     """Measure a folder of a million items beside one of 10,000."""
-    tell(f"a folder of {_SMALL_FOLDER:,} items, and one of {_LARGE_FOLDER:,}")
-    small, large = million.measure(_SMALL_FOLDER), million.measure(_LARGE_FOLDER)
+    tell(f"a folder of {million.SMALL_FOLDER:,} items, and one of {million.LARGE_FOLDER:,}")
+    small, large = million.measure(million.SMALL_FOLDER), million.measure(million.LARGE_FOLDER)
     rows = [(what, figure(give(small)), figure(give(large))) for what, give in _OF_A_FOLDER.items()]
     goals = [
         Goal("peak memory", max(large.peak, large.resume_peak), _MOST_MIB, at_most=True, unit=" MiB"),
@@ -143,7 +140,7 @@ def starting() -> list[Table]:
 
 def _quiet(mailboxes: int) -> QuietFigures:
     tell(f"{mailboxes:,} quiet mailboxes, for some minutes")
-    return quiet.measure(mailboxes, _ROUNDS_OF_QUIET)
+    return quiet.measure(mailboxes, quiet.ROUNDS)
 
 
 def _to_the_round(found: QuietFigures) -> float:

@@ -11,14 +11,15 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.process import peak_bytes, processor_seconds, resident_bytes
+from benchmarks.process import open_descriptors, peak_bytes, processor_seconds, resident_bytes
 from benchmarks.servers import BUCKET, OWNER, PASSWORD, TOKEN, USER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from benchmarks.servers import Load, Servers
 
@@ -35,6 +36,9 @@ _LOOK = 0.005
 
 AS_THE_IMAGE: Mapping[str, str] = {"MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
 """What the image sets of what matters for memory."""
+WITHOUT_PAUSES: Mapping[str, object] = {"poll_frequency": 1, "poll_message_sleep": 0}
+"""Options of the config: between two rounds, of so many emails at most, nothing would be measured."""
+_NOTHING: Mapping[str, object] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ class Appliance:
     def sample(self) -> None:
         """Look once at what it takes."""
         self.resident.append((self.done, resident_bytes(self.process.pid)))
-        self.descriptors = max(self.descriptors, len(list(Path(f"/proc/{self.process.pid}/fd").iterdir())))
+        self.descriptors = max(self.descriptors, open_descriptors(self.process.pid))
 
     def tail(self) -> str:
         """Give the end of what it has logged."""
@@ -145,7 +149,6 @@ class Appliance:
             raise SystemExit(f"only {self.done} emails were stored in time:\n{self.tail()}")
 
 
-@contextmanager
 def appliance(  # noqa: PLR0913 - what differs from run to run
     load: Load,
     sink: str,
@@ -154,20 +157,61 @@ def appliance(  # noqa: PLR0913 - what differs from run to run
     variables: Mapping[str, str] = AS_THE_IMAGE,
     *,
     bucket: str = BUCKET,
-) -> Iterator[Appliance]:
+) -> AbstractContextManager[Appliance]:
     """Run the command while the block runs. `sink` is "platform", or a format of local files, in `directory`/files."""
-    path = directory / "config.json"
-    path.write_text(json.dumps(_config(load, servers, bucket)))
+    config = config_for(servers.exchange, load.addresses(), bucket=bucket, options=WITHOUT_PAUSES)
+    if sink != "platform":
+        return launched(config, into_files(directory, sink), directory, variables)
+    arguments = ("--reinfer-api-endpoint", servers.platform)
+    return launched(config, arguments, directory, {**variables, "REINFER_API_TOKEN": TOKEN})
+
+
+def config_for(
+    endpoint: str,
+    addresses: Iterable[str],
+    *,
+    bucket: str = BUCKET,
+    options: Mapping[str, object] = _NOTHING,
+    of_each: Mapping[str, object] = _NOTHING,
+) -> dict[str, object]:
+    """Give a config for a mail server of a benchmark; all mailboxes go into one bucket.
+
+    `options` are what else stands at its top, and `of_each` what else each mailbox has.
+    """
+    return {
+        "ews_endpoint": endpoint,
+        "auth_type": "basic",
+        "auth_user": USER,
+        "auth_password": PASSWORD,
+        "access_type": "impersonation",
+        **options,
+        "mailboxes": {address: {"bucket": {"owner": OWNER, "name": bucket}, **of_each} for address in addresses},
+    }
+
+
+def into_files(directory: Path, form: str = "jsonl") -> tuple[str, ...]:
+    """Give the arguments with which the mail goes into `directory`/files, in a format of local files."""
+    return ("--local-files-prefix", str(directory / "files"), "--local-files-format", form)
+
+
+@contextmanager
+def launched(
+    config: Mapping[str, object],
+    arguments: Sequence[str],
+    directory: Path,
+    variables: Mapping[str, str] = AS_THE_IMAGE,
+) -> Iterator[Appliance]:
+    """Run the command while the block runs, on a port that is free; then it is told to stop.
+
+    Of this process's environment it gets what is neither its own nor the allocator's: that is in `variables`. Its
+    config and its log are files in `directory`.
+    """
+    path, log = directory / "config.json", directory / "log"
+    path.write_text(json.dumps(config))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("REINFER", "MALLOC"))}
     environment |= {"REINFER_EWS_CONFIG": str(path), **variables}
-    arguments = ["--bind", "127.0.0.1:0"]
-    if sink == "platform":
-        environment["REINFER_API_TOKEN"] = TOKEN
-        arguments += ["--reinfer-api-endpoint", servers.platform]
-    else:
-        arguments += ["--local-files-prefix", str(directory / "files"), "--local-files-format", sink]
-    log = directory / "log"
-    with log.open("w") as out, subprocess.Popen([*COMMAND, *arguments], env=environment, stderr=out) as process:
+    command = (*COMMAND, "--bind", "127.0.0.1:0", *arguments)
+    with log.open("w") as out, subprocess.Popen(command, env=environment, stderr=out) as process:
         try:
             yield Appliance(process, log)
         finally:
@@ -175,17 +219,3 @@ def appliance(  # noqa: PLR0913 - what differs from run to run
             with suppress(subprocess.TimeoutExpired):
                 process.wait(40)
             process.kill()
-
-
-def _config(load: Load, servers: Servers, bucket: str) -> dict[str, object]:
-    return {
-        "ews_endpoint": servers.exchange,
-        "auth_type": "basic",
-        "auth_user": USER,
-        "auth_password": PASSWORD,
-        "access_type": "impersonation",
-        # Between two rounds, of so many emails at most, nothing would be measured.
-        "poll_frequency": 1,
-        "poll_message_sleep": 0,
-        "mailboxes": {address: {"bucket": {"owner": OWNER, "name": bucket}} for address in load.addresses()},
-    }

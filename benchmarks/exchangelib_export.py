@@ -7,20 +7,19 @@ but the messages, in chunks, by several threads.
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import exchangelib
 from exchangelib.version import EXCHANGE_2016, Version
 
-from benchmarks.turn import take_turn
+from benchmarks.turn import new_parser, take_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from concurrent.futures import Future
+    from pathlib import Path
 
 _PAGE = 1000
 """Entries of a page of ids: what Exchange allows at the most."""
@@ -28,11 +27,7 @@ _PAGE = 1000
 
 def main() -> None:
     """Take the turn."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--user", required=True)
-    parser.add_argument("--password", required=True)
-    parser.add_argument("--into", type=Path, required=True, help="a directory, for a directory for each mailbox")
+    parser = new_parser(__doc__)
     parser.add_argument("--most", type=int, help="items of each mailbox, with --threads (default: all)")
     parser.add_argument("--threads", type=int, default=0, help="for all mailboxes together (default: its own way)")
     parser.add_argument("--chunk", type=int, default=100, help="ids in a request for messages")

@@ -6,7 +6,6 @@ mailbox. No checks, no errors, no state, nothing flushed: nobody could run this,
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import re
@@ -18,7 +17,7 @@ import httpx
 import pybase64
 import uvloop
 
-from benchmarks.turn import take_turn
+from benchmarks.turn import new_parser, take_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,12 +36,8 @@ _GET_ITEM = """<?xml version="1.0" encoding="utf-8"?>
 
 def main() -> None:
     """Take the turn."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--user", required=True)
-    parser.add_argument("--password", required=True)
+    parser = new_parser(__doc__)
     parser.add_argument("--ids", type=Path, required=True, help="a JSON file with the items' ids, by mailbox")
-    parser.add_argument("--into", type=Path, required=True, help="a directory, for a file for each mailbox")
     parser.add_argument("--batch", type=int, required=True, help="ids in a request")
     parser.add_argument("--lanes", type=int, required=True, help="requests of a mailbox at the same time")
     parser.add_argument("--pybase64", action="store_true", help="decode with pybase64, as the command does")

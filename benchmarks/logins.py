@@ -8,10 +8,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import multiprocessing
 import random
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
@@ -19,28 +18,22 @@ from typing import TYPE_CHECKING
 import uvloop
 from pydantic import SecretStr
 
+from benchmarks.server_process import Served, server_process
 from ews_sync.settings.exchange import BasicAuth, Exchange as ExchangeSettings, NtlmAuth
 from ews_sync.simulator.access import Account
 from ews_sync.simulator.ntlm import NtlmAuthenticator
 from ews_sync.simulator.server import BasicAuthenticator, ExchangeServer
 from ews_sync.simulator.store import Exchange
 from ews_sync.sources.auth.login import log_in
+from tests.sources.auth.ntlm_world import BODY, HEADERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from multiprocessing.connection import Connection as Pipe
+    from collections.abc import AsyncIterator
 
     import httpx
 
 USER, PASSWORD, MAILBOX = r"CORP\svc", "swordfish", "svc@bench.example"
 _CONCURRENT = 16
-_HEADERS = {"Content-Type": "text/xml; charset=utf-8"}
-_FIND_FOLDER = b"""<?xml version="1.0" encoding="utf-8"?>
-<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"
- xmlns:m="http://schemas.microsoft.com/exchange/services/2006/messages"
- xmlns:t="http://schemas.microsoft.com/exchange/services/2006/types"><s:Body><m:FindFolder Traversal="Shallow">
- <m:FolderShape><t:BaseShape>IdOnly</t:BaseShape></m:FolderShape>
- <m:ParentFolderIds><t:DistinguishedFolderId Id="inbox"/></m:ParentFolderIds></m:FindFolder></s:Body></s:Envelope>"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +62,22 @@ async def _measure(rounds: int, requests: int) -> None:
     seen: dict[str, Counts] = {}
     for _ in range(rounds):
         for kind, results in rates.items():
-            with _server(kind) as (url, pipe):
+            with server_process(_serve, kind) as server:
+                (url,) = server.urls
                 async with _client(kind, url) as http:
                     started = time.perf_counter()
                     good = await _good(http, url, requests)
                     results.append(requests / (time.perf_counter() - started))
                 if good != requests:
                     raise SystemExit(f"{kind}: only {good} of {requests} requests were answered")
-                seen[kind] = _counts(pipe)
+                seen[kind] = server.ask("counts")
     base = median(rates["basic"])
     for kind, results in rates.items():
         counts = seen[kind]
         tail = f"{counts.connections:>13}{counts.handshakes:>12}{counts.early_bytes:>16}" if kind == "ntlm" else ""
         print(f"{kind:<8}{median(results):>12.0f}{median(results) / base:>8.2f}{tail}")
-    with _server("ntlm") as (url, _):
+    with server_process(_serve, "ntlm") as server:
+        (url,) = server.urls
         async with _client("ntlm", url) as http:
             cancelled = await _hammer(http, url, 650)
             good = await _good(http, url, 2500)
@@ -102,7 +97,7 @@ async def _good(http: httpx.AsyncClient, url: str, requests: int) -> int:
     async def work() -> None:
         nonlocal good
         for _ in left:
-            response = await http.post(url, content=_FIND_FOLDER, headers=_HEADERS)
+            response = await http.post(url, content=BODY, headers=HEADERS)
             good += response.status_code == 200
 
     await asyncio.gather(*(work() for _ in range(_CONCURRENT)))
@@ -113,7 +108,7 @@ async def _hammer(http: httpx.AsyncClient, url: str, wanted: int) -> int:
     """Cancel as many requests as wanted, each after a random while."""
     cancelled = 0
     while cancelled < wanted:
-        tasks = [asyncio.create_task(http.post(url, content=_FIND_FOLDER, headers=_HEADERS)) for _ in range(50)]
+        tasks = [asyncio.create_task(http.post(url, content=BODY, headers=HEADERS)) for _ in range(50)]
         for task in tasks:
             asyncio.get_running_loop().call_later(random.random() * 0.06, task.cancel)
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -121,32 +116,8 @@ async def _hammer(http: httpx.AsyncClient, url: str, wanted: int) -> int:
     return cancelled
 
 
-@contextmanager
-def _server(kind: str) -> Iterator[tuple[str, Pipe]]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(kind, theirs), daemon=True)
-    process.start()
-    try:
-        yield ours.recv(), ours
-    finally:
-        ours.send("stop")
-        process.join(20)
-        process.kill()
-
-
-def _counts(pipe: Pipe) -> Counts:
-    pipe.send("count")
-    counts = pipe.recv()
-    assert isinstance(counts, Counts)  # noqa: S101 - our own process's answer
-    return counts
-
-
-def _serve(kind: str, pipe: Pipe) -> None:
-    asyncio.run(_run(kind, pipe))
-
-
-async def _run(kind: str, pipe: Pipe) -> None:
+@asynccontextmanager
+async def _serve(kind: str) -> AsyncIterator[Served]:
     # It tells of every connection that a cancellation cut.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     exchange = Exchange()
@@ -155,9 +126,11 @@ async def _run(kind: str, pipe: Pipe) -> None:
     ntlm = NtlmAuthenticator(accounts)
     authenticator = ntlm if kind == "ntlm" else BasicAuthenticator(accounts)
     async with ExchangeServer(exchange, authenticator=authenticator) as server:
-        pipe.send(server.url)
-        while await asyncio.to_thread(pipe.recv) == "count":
-            pipe.send(Counts(len(ntlm.connections), ntlm.handshakes, ntlm.early_bytes))
+
+        def counts() -> Counts:
+            return Counts(len(ntlm.connections), ntlm.handshakes, ntlm.early_bytes)
+
+        yield Served((server.url,), {"counts": counts})
 
 
 if __name__ == "__main__":

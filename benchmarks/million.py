@@ -8,48 +8,44 @@ a folder of 10,000 is measured beside it, because memory must not grow with the 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
-import json
-import multiprocessing
-import os
-import subprocess
 import tempfile
 import time
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from benchmarks.appliance import AS_THE_IMAGE, COMMAND, Appliance
+from benchmarks.appliance import WITHOUT_PAUSES, config_for, into_files, launched
 from benchmarks.messages import PLAIN, message
-from benchmarks.process import peak_bytes, resident_bytes
+from benchmarks.process import resident_bytes
+from benchmarks.server_process import Served, server_process
+from benchmarks.servers import PASSWORD, USER
 from ews_sync.simulator.access import Account
 from ews_sync.simulator.properties import parse_properties
 from ews_sync.simulator.server import ExchangeServer
 from ews_sync.simulator.store import Exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from multiprocessing.connection import Connection
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractContextManager
 
+    from benchmarks.appliance import Appliance
+    from benchmarks.server_process import ServerProcess
     from ews_sync.simulator.properties import Properties
 
-_USER, _PASSWORD = "svc@bench.example", "swordfish"
 _ADDRESS = "box@bench.example"
-_SMALL_FOLDER = 10_000
+SMALL_FOLDER, LARGE_FOLDER = 10_000, 1_000_000
 _SIZE = 1500
 _FETCHED = 20_000
 """How many emails are fetched before the crash, or half of the folder; after it, a quarter as many."""
 _FIRST = datetime(2024, 1, 5, 8, tzinfo=UTC)
 _APART = timedelta(seconds=45)
 _LOOK = 0.02
-_LIMIT = 900.0
 _MIB = 2**20
 _MARKS, _LISTS, _FETCHES = "SyncFolderItems", "FindItem", "GetItem"
-_COUNT, _IDS, _BEGIN, _STOP = "count", "ids", "begin", "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,42 +80,43 @@ class MillionFigures:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--items", type=int, default=LARGE_FOLDER)
     arguments = parser.parse_args()
-    for items in dict.fromkeys((min(_SMALL_FOLDER, arguments.items), arguments.items)):
+    for items in dict.fromkeys((min(SMALL_FOLDER, arguments.items), arguments.items)):
         _print(measure(items))
 
 
-def measure(items: int) -> MillionFigures:
+def measure(items: int, limit: float = 900.0) -> MillionFigures:
     """Measure a folder of so many items (100 at least). A million take some minutes, and the server 700 MiB.
 
-    Raises `SystemExit` when the appliance does not do what it should.
+    Raises `SystemExit` when the appliance does not do what it should, or any part of it takes longer than `limit` (s).
     """
     emails = min(_FETCHED, items // 2)
-    with tempfile.TemporaryDirectory() as name, _server(items) as server:
-        directory = Path(name)
-        with _appliance(server.url, directory) as appliance:
+    with tempfile.TemporaryDirectory() as name, server_process(_serve, items) as server:
+        directory, (url,) = Path(name), server.urls
+        with _appliance(url, directory) as appliance:
             appliance.wait_until_listening(60)
-            server.wait(appliance, lambda counts: counts[_MARKS] > 0)
+            _wait(server, appliance, limit, lambda counts: counts[_MARKS] > 0)
             began, processor = time.monotonic(), appliance.processor
-            counts = server.wait(appliance, lambda counts: counts[_LISTS] > 0)
+            # What comes next is a listing, or, where the mark has told enough, already the messages.
+            counts = _wait(server, appliance, limit, lambda counts: counts[_LISTS] + counts[_FETCHES] > 0)
             marked, mark_processor = time.monotonic(), appliance.processor
             mark_peak, mark_resident = appliance.peak, resident_bytes(appliance.process.pid)
-            appliance.wait_until_done(emails, _LIMIT)
+            appliance.wait_until_done(emails, limit)
             caught_up, done, caught_up_processor = time.monotonic(), appliance.done, appliance.processor
             peak = appliance.peak
             appliance.process.kill()
             appliance.process.wait(10)
-        before = server.fetched()
-        server.begin()
+        before: frozenset[str] = server.ask("fetched")
+        server.ask("begin")
         started = time.monotonic()
-        with _appliance(server.url, directory) as appliance:
-            resumed = server.wait(appliance, lambda counts: counts[_FETCHES] > 0)
+        with _appliance(url, directory) as appliance:
+            resumed = _wait(server, appliance, limit, lambda counts: counts[_FETCHES] > 0)
             resume = time.monotonic() - started
             appliance.wait_until_listening(60)
-            appliance.wait_until_done(emails // 4, _LIMIT)
+            appliance.wait_until_done(emails // 4, limit)
             resume_peak = appliance.peak
-            again = len(before & server.fetched())
+            again = len(before & server.ask("fetched"))
         return MillionFigures(
             items=items,
             server=server.peak / _MIB,
@@ -159,93 +156,30 @@ def _print(found: MillionFigures) -> None:
 # --- The appliance ---------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _appliance(url: str, directory: Path) -> Iterator[Appliance]:
-    path = directory / "config.json"
-    path.write_text(json.dumps(_config(url)))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("REINFER", "MALLOC"))}
-    environment |= {"REINFER_EWS_CONFIG": str(path), **AS_THE_IMAGE}
-    files = ("--local-files-prefix", str(directory / "files"), "--local-files-format", "jsonl")
-    log = directory / "log"
-    command = (*COMMAND, "--bind", "127.0.0.1:0", *files)
-    with log.open("w") as out, subprocess.Popen(command, env=environment, stderr=out) as process:
-        try:
-            yield Appliance(process, log)
-        finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(40)
-            process.kill()
+def _appliance(url: str, directory: Path) -> AbstractContextManager[Appliance]:
+    config = config_for(
+        url,
+        [_ADDRESS],
+        options={**WITHOUT_PAUSES, "emails_per_folder": 100_000},
+        of_each={"folder_allowlist": [["Inbox"]]},
+    )
+    return launched(config, into_files(directory), directory)
 
 
-def _config(url: str) -> dict[str, object]:
-    return {
-        "ews_endpoint": url,
-        "auth_type": "basic",
-        "auth_user": _USER,
-        "auth_password": _PASSWORD,
-        "access_type": "impersonation",
-        # Between two rounds nothing would be measured.
-        "poll_frequency": 1,
-        "poll_message_sleep": 0,
-        "emails_per_folder": 100_000,
-        "mailboxes": {_ADDRESS: {"bucket": {"owner": "bench", "name": "mail"}, "folder_allowlist": [["Inbox"]]}},
-    }
+def _wait(
+    server: ServerProcess, appliance: Appliance, limit: float, condition: Callable[[Counter[str]], bool]
+) -> Counter[str]:
+    """Wait until the server's requests, counted by operation, are as they should be, and give them."""
+    end = time.monotonic() + limit
+    counts: Counter[str]
+    while not condition(counts := server.ask("counts")):
+        if appliance.process.poll() is not None or time.monotonic() > end:
+            raise SystemExit(f"the appliance does not ask for what it should ({counts}):\n{appliance.tail()}")
+        time.sleep(_LOOK)
+    return counts
 
 
 # --- The server, in a process of its own -----------------------------------------------------------------------------
-
-
-class _Server:
-    """The server, as seen from here."""
-
-    def __init__(self, pipe: Connection, process: int) -> None:
-        self._pipe = pipe
-        self._process = process
-        self.url = str(pipe.recv())
-
-    @property
-    def peak(self) -> int:
-        """The highest resident set so far, in bytes."""
-        return peak_bytes(self._process)
-
-    def wait(self, appliance: Appliance, condition: Callable[[Counter[str]], bool]) -> Counter[str]:
-        """Wait until its requests, counted by operation, are as they should be, and give them."""
-        limit = time.monotonic() + _LIMIT
-        while not condition(counts := cast("Counter[str]", self._ask(_COUNT))):
-            if appliance.process.poll() is not None or time.monotonic() > limit:
-                raise SystemExit(f"the appliance does not ask for what it should ({counts}):\n{appliance.tail()}")
-            time.sleep(_LOOK)
-        return counts
-
-    def fetched(self) -> frozenset[str]:
-        """Give the ids of the items that were fetched since `begin`."""
-        return cast("frozenset[str]", self._ask(_IDS))
-
-    def begin(self) -> None:
-        """Begin to count anew."""
-        self._ask(_BEGIN)
-
-    def _ask(self, question: str) -> object:
-        self._pipe.send(question)
-        return self._pipe.recv()
-
-
-@contextmanager
-def _server(items: int) -> Iterator[_Server]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(items, theirs), daemon=True)
-    process.start()
-    # The other end is the process's alone, so that its end is seen here.
-    theirs.close()
-    try:
-        yield _Server(ours, process.pid or 0)
-    finally:
-        with suppress(BrokenPipeError):
-            ours.send(_STOP)
-        process.join(20)
-        process.kill()
 
 
 class _Small:
@@ -265,11 +199,8 @@ class _Small:
         return parse_properties(self.mime())
 
 
-def _serve(items: int, pipe: Connection) -> None:
-    asyncio.run(_run(items, pipe))
-
-
-async def _run(items: int, pipe: Connection) -> None:
+@asynccontextmanager
+async def _serve(items: int) -> AsyncIterator[Served]:
     exchange = Exchange()
     inbox = exchange.create_mailbox(_ADDRESS).folder("Inbox")
     gc.disable()
@@ -278,16 +209,13 @@ async def _run(items: int, pipe: Connection) -> None:
     # What is there stays there: to look through it for garbage would take longer than the answers.
     gc.freeze()
     gc.enable()
-    async with ExchangeServer(exchange, accounts=[Account(_USER, _PASSWORD, may_impersonate=True)]) as server:
-        pipe.send(server.url)
-        while (question := await asyncio.to_thread(pipe.recv)) != _STOP:
-            if question == _BEGIN:
-                server.log.clear()
-            if question == _IDS:
-                fetches = server.log.of(_FETCHES)
-                pipe.send(frozenset(identity for record in fetches for identity in record.item_ids))
-            else:
-                pipe.send(Counter(server.log.counts))
+    async with ExchangeServer(exchange, accounts=[Account(USER, PASSWORD, may_impersonate=True)]) as server:
+
+        def fetched() -> frozenset[str]:
+            return frozenset(identity for record in server.log.of(_FETCHES) for identity in record.item_ids)
+
+        answers = {"begin": server.log.clear, "counts": lambda: Counter(server.log.counts), "fetched": fetched}
+        yield Served((server.url,), answers)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the system tells of a process: how much processor time it has had, and how much memory at the most."""
+"""What the system tells of a process: its processor time, its memory, its open files, its threads."""
 
 from __future__ import annotations
 
@@ -22,17 +22,27 @@ def processor_seconds(pid: int) -> float:
 
 
 def peak_bytes(pid: int) -> int:
-    """Give the highest resident set of a process so far, in bytes."""
-    return _status(pid, "VmHWM")
+    """Give the highest resident set of a process so far, in bytes. Raises `OSError` where there is none."""
+    return 1024 * _status(pid, "VmHWM")
 
 
 def resident_bytes(pid: int) -> int:
-    """Give the resident set of a process, in bytes."""
-    return _status(pid, "VmRSS")
+    """Give the resident set of a process, in bytes. Raises `OSError` where there is none."""
+    return 1024 * _status(pid, "VmRSS")
+
+
+def thread_count(pid: int) -> int:
+    """Give how many threads a process has. Raises `OSError` where there is none."""
+    return _status(pid, "Threads")
+
+
+def open_descriptors(pid: int) -> int:
+    """Give how many descriptors a process has open. Raises `OSError` where there is none."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def _status(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
+            return int(line.split()[1])
     raise ProcessLookupError(f"the system does not tell a process's {name}")

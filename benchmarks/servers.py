@@ -5,16 +5,14 @@ What measures and what is measured share nothing with them but the network.
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.messages import PLAIN, message
-from benchmarks.process import processor_seconds
+from benchmarks.server_process import Served, server_process
 from ews_sync.simulator.access import Account
 from ews_sync.simulator.faults import Latency
 from ews_sync.simulator.item import FROM_MIME
@@ -27,20 +25,17 @@ from ews_sync.simulator.server import ExchangeServer
 from ews_sync.simulator.store import Exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from multiprocessing.connection import Connection
-    from multiprocessing.process import BaseProcess
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from multiprocessing.sharedctypes import Synchronized
     from pathlib import Path
 
+    from benchmarks.server_process import ServerProcess
     from ews_sync.simulator.platform.contract import NewEmail
     from ews_sync.simulator.platform.store import Bucket
 
 USER, PASSWORD, TOKEN = "svc@bench.example", "swordfish", "open-sesame"
 OWNER, BUCKET = "bench", "mail"
 _FIRST = datetime(2026, 1, 5, 8, tzinfo=UTC)
-_STARTS_WITHIN = 300.0
-_ANSWERS_WITHIN = 60.0
 _EXCHANGE, _PLATFORM = "exchange", "platform"
 
 
@@ -88,9 +83,9 @@ class Traffic:
 class Servers:
     """Servers that run. `exchange` and `platform` are where they are."""
 
-    def __init__(self, exchange: _Process, platform: _Process, stored: Synchronized[int]) -> None:
-        self.exchange = exchange.addresses[_EXCHANGE]
-        self.platform = platform.addresses[_PLATFORM]
+    def __init__(self, exchange: ServerProcess, platform: ServerProcess, stored: Synchronized[int]) -> None:
+        self.exchange = exchange.urls[0]
+        self.platform = platform.urls[-1]
         self._exchange = exchange
         self._platform = platform
         self._stored = stored
@@ -132,85 +127,34 @@ def servers(load: Load, directory: Path, *, apart: bool = False) -> Iterator[Ser
     stored: Synchronized[int] = multiprocessing.get_context("spawn").Value("q", 0)
     with ExitStack() as stack:
         parts = [(_EXCHANGE,), (_PLATFORM,)] if apart else [(_EXCHANGE, _PLATFORM)]
-        running = [stack.enter_context(_started(load, directory, part, stored)) for part in parts]
+        running = [stack.enter_context(server_process(_serve, load, directory, part, stored)) for part in parts]
         yield Servers(running[0], running[-1], stored)
-
-
-class _Process:
-    """A process with servers, where they are, and the way to ask it."""
-
-    def __init__(self, process: BaseProcess, pipe: Connection) -> None:
-        self._process = process
-        self._pipe = pipe
-        self.addresses: dict[str, str] = self._answer(_STARTS_WITHIN)
-
-    @property
-    def processor(self) -> float:
-        assert self._process.pid is not None  # noqa: S101 - it was started
-        return processor_seconds(self._process.pid)
-
-    def ask(self, *question: str) -> Any:  # noqa: ANN401 - each question has an answer of its own
-        self._pipe.send(question)
-        return self._answer(_ANSWERS_WITHIN)
-
-    def _answer(self, within: float) -> Any:  # noqa: ANN401 - likewise
-        if not self._pipe.poll(within):
-            raise SystemExit("the servers of the benchmark do not answer")
-        try:
-            return self._pipe.recv()
-        except EOFError:
-            raise SystemExit("the servers of the benchmark ended by themselves") from None
-
-
-@contextmanager
-def _started(load: Load, directory: Path, parts: tuple[str, ...], stored: Synchronized[int]) -> Iterator[_Process]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(load, directory, parts, stored, theirs), daemon=True)
-    process.start()
-    # The other end is the process's alone, so that its end is seen here.
-    theirs.close()
-    try:
-        yield _Process(process, ours)
-    finally:
-        ours.close()
-        process.join(20)
-        process.kill()
 
 
 # --- In the process --------------------------------------------------------------------------------------------------
 
-_Answers = Mapping[str, Callable[..., object]]
-"""What a server can be asked, and what gives the answer."""
 
-
-def _serve(load: Load, directory: Path, parts: tuple[str, ...], stored: Synchronized[int], pipe: Connection) -> None:
-    asyncio.run(_run(load, directory, parts, stored, pipe))
-
-
-async def _run(
-    load: Load, directory: Path, parts: tuple[str, ...], stored: Synchronized[int], pipe: Connection
-) -> None:
-    addresses: dict[str, str] = {}
+@asynccontextmanager
+async def _serve(
+    load: Load, directory: Path, parts: tuple[str, ...], stored: Synchronized[int]
+) -> AsyncIterator[Served]:
+    urls: list[str] = []
     answers: dict[str, Callable[..., object]] = {}
     async with AsyncExitStack() as stack:
         if _EXCHANGE in parts:
-            exchange = await stack.enter_async_context(_exchange(load))
-            addresses[_EXCHANGE] = exchange.url
+            exchange = await stack.enter_async_context(exchange_server(load))
+            urls.append(exchange.url)
             answers.update(_about_exchange(exchange))
         if _PLATFORM in parts:
             store = stack.enter_context(_CountedStore(directory / "platform.sqlite", stored))
             platform = await stack.enter_async_context(_platform(load, store))
-            addresses[_PLATFORM] = platform.url
+            urls.append(platform.url)
             answers["bucket"] = lambda name: bool(store.create_bucket(OWNER, name))
-        pipe.send(addresses)
-        with suppress(EOFError):
-            while True:
-                name, *arguments = await asyncio.to_thread(pipe.recv)
-                pipe.send(answers[name](*arguments))
+        yield Served(tuple(urls), answers)
 
 
-def _exchange(load: Load) -> ExchangeServer:
+def exchange_server(load: Load) -> ExchangeServer:
+    """Make a mail server with the mail, and an account that may read all of it. It does not serve yet."""
     exchange = Exchange()
     for address in load.addresses():
         inbox = exchange.create_mailbox(address).folder("Inbox")
@@ -225,7 +169,7 @@ def _exchange(load: Load) -> ExchangeServer:
     return server
 
 
-def _about_exchange(server: ExchangeServer) -> _Answers:
+def _about_exchange(server: ExchangeServer) -> Mapping[str, Callable[..., object]]:
     def traffic() -> Traffic:
         return Traffic(server.log.counts.total(), max(server.log.most_in_flight.values(), default=0))
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.process import open_descriptors, peak_bytes, resident_bytes, thread_count
 from ews_sync.simulator.faults import (
     BrokenXml,
     ConnectionReset,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 SINKS = ("eml", "jsonl", "platform")
 ADDRESSES = ("claims@soak.example", "service@soak.example", "broker@soak.example")
 
+_MIB = 2**20
 _MEMORY_SLOPE, _MEMORY_GROWTH = 8.0, 8.0
 """MiB an hour, and MiB: a slope above the first is a leak once it has come to more than the second, which is about what
 mail on its way may take (6 MiB), and the allocator beside it."""
@@ -113,16 +115,10 @@ class LifeOfProcess:
 
     def sample(self, pid: int) -> None:
         """Look once at what it takes; nothing where it has just ended."""
-        try:
-            status = dict(
-                line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
-            )
-            memory, peak = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
-            descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-        except (OSError, KeyError):
-            return
-        self.peak = max(self.peak, peak)
-        self.samples.append(Sample(time.monotonic(), memory, descriptors, int(status["Threads"])))
+        with suppress(OSError):
+            memory, peak = resident_bytes(pid) / _MIB, peak_bytes(pid) / _MIB
+            self.samples.append(Sample(time.monotonic(), memory, open_descriptors(pid), thread_count(pid)))
+            self.peak = max(self.peak, peak)
 
     @property
     def warm(self) -> Sequence[Sample]:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 READY, GO, DONE = "ready", "go", "done"
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """Make a parser with what every competitor is told: where the mail is, who may read it, where it has to go."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--user", required=True)
+    parser.add_argument("--password", required=True)
+    parser.add_argument("--into", type=Path, required=True, help="an empty directory")
+    return parser
 
 
 def take_turn(work: Callable[[], int]) -> None:

@@ -15,6 +15,26 @@ from ews_sync.web.network import AsyncioBackend
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Iterator
+    from http.cookiejar import CookieJar
+
+
+def new_client(
+    tls: ssl.SSLContext, limits: httpx.Limits, *, auth: httpx.Auth | None = None, cookies: CookieJar | None = None
+) -> httpx.AsyncClient:
+    """Make a client for a server: over `DirectTransport`, or by the proxies that the environment names.
+
+    It follows no redirect, which would take mail and what belongs to the server elsewhere. `cookies` is the jar that
+    it keeps them in, and decides which: without one it keeps all of them.
+    """
+    return httpx.AsyncClient(
+        transport=direct_transport(tls, limits),
+        # Where there is a proxy (HTTPS_PROXY, NO_PROXY), the client makes transports of its own from these.
+        verify=tls,
+        limits=limits,
+        follow_redirects=False,
+        auth=auth,
+        cookies=cookies,
+    )
 
 
 def direct_transport(tls: ssl.SSLContext, limits: httpx.Limits) -> DirectTransport | None:

@@ -30,7 +30,7 @@ from ews_sync.sinks.platform.answers import (
 from ews_sync.sinks.platform.json_stream import ElementReader
 from ews_sync.web.certificates import presented_certificate
 from ews_sync.web.tls import system_context
-from ews_sync.web.transport import direct_transport
+from ews_sync.web.transport import new_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -79,17 +79,14 @@ class PlatformApi:
         answer_within: float = 120.0,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self._endpoint = httpx.URL(endpoint)
+        self._endpoint = str(httpx.URL(endpoint))
         self._token = token
         self._clock = clock
         # Time enough for a piece of an upload on a line of 20 kbit/s.
         self._timeout = httpx.Timeout(connect=15, read=answer_within, write=120, pool=None)
         # One connection for all of a quiet appliance is kept between rounds.
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=16, keepalive_expiry=60)
-        tls = system_context()
-        self._http = http or httpx.AsyncClient(
-            transport=direct_transport(tls, limits), verify=tls, limits=limits, follow_redirects=False
-        )
+        self._http = http or new_client(system_context(), limits)
 
     async def bucket_id(self, bucket: Bucket) -> str:
         """Give a bucket's id. `NotFoundError` when there is none, or the token may not see it."""
@@ -209,7 +206,8 @@ class PlatformApi:
         upload: Upload | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Send a request and have its answer open. What goes wrong on the way, also while it is read, becomes ours."""
-        url = self._endpoint.join(path)
+        # Paths are relative and their names are quoted, so there is nothing to resolve.
+        url = httpx.URL(self._endpoint + path)
         headers = {
             "Authorization": f"Bearer {self._token.get_secret_value()}",
             "Accept": "application/json",

@@ -12,7 +12,7 @@ from ews_sync.settings.exchange import BasicAuth, Exchange, KerberosAuth, NtlmAu
 from ews_sync.sources.auth.lanes import KEEP_FOR, LaneTransport
 from ews_sync.sources.auth.oauth2 import bearer_auth
 from ews_sync.sources.auth.tls import tls_context
-from ews_sync.web.transport import direct_transport
+from ews_sync.web.transport import new_client
 
 if TYPE_CHECKING:
     import ssl
@@ -46,12 +46,13 @@ def log_in(exchange: Exchange, token_taken: Callable[[float], None] | None = Non
         case BasicAuth(user=user, password=password):
             # UTF-8 is what Exchange takes, and what RFC 7617 recommends.
             auth = httpx.BasicAuth(user.encode(), password.get_secret_value().encode())
-            return Login(_client(auth, tls_context(exchange)), user)
+            return Login(_client(tls_context(exchange), _LIMITS, auth), user)
         case OAuth2() as oauth2:
             tls = tls_context(exchange)
             # Whatever holds for Exchange: the client's secret is for the identity provider alone.
             verifying = tls if exchange.ssl_verify else tls_context(replace(exchange, ssl_verify=True))
-            return Login(_client(bearer_auth(exchange.endpoint, oauth2, verifying, token_taken), tls), oauth2.client_id)
+            bearer = bearer_auth(exchange.endpoint, oauth2, verifying, token_taken)
+            return Login(_client(tls, _LIMITS, bearer), oauth2.client_id)
         case NtlmAuth(user=user, password=password):
             # What a way to log in needs is loaded by whoever logs in that way: the process's memory is counted.
             from ews_sync.sources.auth.ntlm import Ntlm  # noqa: PLC0415
@@ -64,23 +65,13 @@ def log_in(exchange: Exchange, token_taken: Callable[[float], None] | None = Non
             return Login(_laned(log_on, tls_context(exchange)), principal or "kerberos")
 
 
-def _client(auth: httpx.Auth, tls: ssl.SSLContext) -> httpx.AsyncClient:
-    # Where the environment names a proxy (HTTPS_PROXY, NO_PROXY), the client makes its own transports.
-    transport = direct_transport(tls, _LIMITS)
-    return httpx.AsyncClient(
-        auth=auth, transport=transport, verify=tls, limits=_LIMITS, follow_redirects=False, cookies=_no_cookies()
-    )
+def _client(tls: ssl.SSLContext, limits: httpx.Limits, auth: httpx.Auth | None = None) -> httpx.AsyncClient:
+    return new_client(tls, limits, auth=auth, cookies=_no_cookies())
 
 
 def _laned(log_on: LogOn, tls: ssl.SSLContext) -> httpx.AsyncClient:
-    def new_lane() -> httpx.AsyncClient:
-        # A client and not a transport, since the environment's proxies apply here, too.
-        transport = direct_transport(tls, _ONE)
-        return httpx.AsyncClient(
-            transport=transport, verify=tls, limits=_ONE, follow_redirects=False, cookies=_no_cookies()
-        )
-
-    transport = LaneTransport(log_on, new_lane, lanes=_LANES)
+    # A lane is a client and not a transport, since the environment's proxies apply here, too.
+    transport = LaneTransport(log_on, lambda: _client(tls, _ONE), lanes=_LANES)
     return httpx.AsyncClient(transport=transport, follow_redirects=False, cookies=_no_cookies())
 
 
