@@ -62,6 +62,38 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
         assert store.count("owner", "name") == 20
 
 
+def test_what_was_not_answered_is_undone_after_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "platform.sqlite"
+    program = """
+        import os, signal, sys
+        from pathlib import Path
+        from ews_sync.simulator.platform.store import PlatformStore
+        path = Path(sys.argv[1])
+        store = PlatformStore(path)
+        bucket = store.create_bucket("owner", "name")
+
+        def put(letter):
+            email = {"mailbox": "a", "timestamp": "2020-01-01T00:00:00Z", "mime_content": letter * 100_000}
+            store.put_emails(bucket, [{**email, "id": str(number)} for number in range(100)])
+
+        def kill():
+            assert b"y" * 10_000 in path.read_bytes(), "nothing of it has got into the file"
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        put("x")
+        store._db.create_function("kill", 0, kill)
+        condition = "AFTER UPDATE ON emails WHEN NEW.id = '98'"
+        store._db.execute(f"CREATE TEMP TRIGGER near_the_end {condition} BEGIN SELECT kill(); END")
+        put("y")
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program), path], check=False)  # noqa: S603 - ourselves
+    assert killed.returncode == -9
+    with PlatformStore(path) as store:
+        assert {email["mime_content"] for email in store.emails("owner", "name")} == {"x" * 100_000}
+        assert set(store.uploads("owner", "name").values()) == {1}
+    assert _names(tmp_path) == ["platform.sqlite"]
+
+
 async def test_the_server_starts_again_on_its_port_with_what_it_had(api: Api) -> None:
     await api.put(new_email(1))
     before = api.server.url

@@ -106,6 +106,16 @@ async def test_a_body_that_is_no_request_is_refused(api: Api, body: bytes) -> No
     assert message(response)
 
 
+@pytest.mark.parametrize("depth", range(50, 1050, 50))
+async def test_a_body_of_any_depth_is_refused_and_breaks_nothing(api: Api, depth: int) -> None:
+    for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+        response = await api.send(
+            "PUT", EMAILS, b'{"emails": ' + opening * depth + b'"\\ud83d"' + closing * depth + b"}"
+        )
+        assert response.status_code == 400
+        assert message(response)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [

@@ -178,6 +178,8 @@ class Suspects:
 
     def cleared(self, emails: Iterable[Email]) -> None:
         """Take note that these were accepted or refused."""
+        if not self._known:
+            return
         for email in emails:
             self._known.pop(key_of(email), None)
 
@@ -196,8 +198,9 @@ class Repeats:
     def stored(self, email: Email, digest: bytes) -> None:
         """Take note of what is stored."""
         key = key_of(email)
+        # Out first, so that it comes last.
+        self._digests.pop(key, None)
         self._digests[key] = digest
-        self._digests.move_to_end(key)
         if len(self._digests) > self._most:
             self._digests.popitem(last=False)
 

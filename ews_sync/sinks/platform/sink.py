@@ -221,6 +221,8 @@ class PlatformSink:
         return any(email.mailbox == mailbox.address and email.folder == folder.path for email in found)
 
     def _known_refusal(self, encoded: Encoded) -> RefusedError | None:
+        if not self._unrecorded:
+            return None
         digest, error = self._unrecorded.get(key_of(encoded.email), (b"", None))
         return error if digest == encoded.digest else None
 
