@@ -329,6 +329,8 @@ class Backfill:
     total: int = 0
     verify: bool = False
     """Whether items that the sink already holds are passed by: after a lost position, when most of them are there."""
+    by_feed: bool = False
+    """Whether nothing is listed, because the feed is read from its very start: up to its end, it alone says how far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,8 +382,10 @@ class Source(Protocol):
     ) -> ChangePage:
         """Give the page of changes behind `cursor` (None: from the very beginning), at most `limit` of them.
 
-        With `ids_only` the refs carry nothing but ids, which is by far the cheapest. Raises `CursorRejectedError` when
-        the position is no longer accepted.
+        With `ids_only` the refs carry nothing but ids, which is by far the cheapest. Without, those of what was created
+        or updated carry what `items` would say of them, but for what the server leaves out. From the very beginning to
+        the page that is the last, the changes add up to what the folder holds. Raises `CursorRejectedError` when the
+        position is no longer accepted.
         """
 
     async def items(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from ews_sync.engine.fetching import batches
 from ews_sync.engine.progress import BackfillEnded, Listed, digest
 from ews_sync.engine.tasks import acquire
+from ews_sync.engine.watchdog import SIGN_EVERY
 from ews_sync.model import Order
 from ews_sync.telemetry.status import Phase
 
@@ -17,17 +18,14 @@ if TYPE_CHECKING:
 
     from ews_sync.engine.ahead import Ahead
     from ews_sync.engine.folders import Folders
+    from ews_sync.engine.following import Following
     from ews_sync.engine.listing import ListingReader, Query
     from ews_sync.engine.progress import Effect
-    from ews_sync.engine.reading import Reading
     from ews_sync.engine.showing import Display
     from ews_sync.engine.storing import Parts, Storing
     from ews_sync.model import Folder, ItemRef, ListPage, Mailbox
 
 T = TypeVar("T")
-
-_SIGN_EVERY = 600.0
-"""Seconds between two signs of life of somebody who waits for a turn: see `watchdog`."""
 
 
 class Ask(Protocol):
@@ -49,8 +47,8 @@ class _Slice:
 class CatchingUp:
     """Lists what a mailbox's folders held when they were marked, and has it stored.
 
-    `pages` are those that were listed ahead, by the folder's id and the query. `look_in_between` looks for new mail
-    when it is time to.
+    Small folders need no listing: `following` reads their feeds from the start. `pages` are those that were listed
+    ahead, by the folder's id and the query. `look_in_between` looks for new mail when it is time to.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts that it joins
@@ -61,6 +59,7 @@ class CatchingUp:
         storing: Storing,
         folders: Folders,
         pages: Ahead[ListPage],
+        following: Following,
         *,
         ask: Ask,
         look_in_between: Callable[[], Awaitable[None]],
@@ -71,6 +70,7 @@ class CatchingUp:
         self._storing = storing
         self._folders = folders
         self._pages = pages
+        self._following = following
         self._ask = ask
         self._look_in_between = look_in_between
 
@@ -78,21 +78,27 @@ class CatchingUp:
         """Catch up one folder by up to `emails_per_folder` emails; new mail goes first, also while that takes long."""
         left = _Left(self._parts.pace.emails_per_folder)
         while left.quota > 0 and self._is_behind(folder):
-            every = min(max(self._parts.pace.poll_frequency, 1.0), _SIGN_EVERY)
+            every = min(max(self._parts.pace.poll_frequency, 1.0), SIGN_EVERY)
             await acquire(self._parts.turns, self._while_waiting, every, self._parts.clock)
             try:
                 await self._look_in_between()
-                reader = self._folders.reading(folder).reader
-                if reader is None or not self._is_behind(folder):
-                    return
-                if not await self._catch_up_a_page(folder, reader, left):
+                if not self._is_behind(folder) or not await self._catch_up_some(folder, left):
                     return
             finally:
                 self._parts.turns.release()
 
+    async def _catch_up_some(self, folder: Folder, left: _Left) -> bool:
+        """Have a page of the folder's past stored; tell whether the folder can go on."""
+        self._display.progress.phase = self._display.folder(folder).phase = Phase.BACKFILLING
+        reader = self._folders.reading(folder).reader
+        if reader is not None:
+            return await self._catch_up_a_page(folder, reader, left)
+        read = await self._folders.work_on(folder, partial(self._following.read_on, folder, left.quota))
+        left.quota -= read or 0
+        return read is not None
+
     async def _catch_up_a_page(self, folder: Folder, reader: ListingReader, left: _Left) -> bool:
         """List the next page and have it stored; tell whether the folder can go on."""
-        self._display.progress.phase = self._display.folder(folder).phase = Phase.BACKFILLING
         part = await self._folders.work_on(folder, partial(self._list, folder, reader, left.quota))
         if part is None:
             return False
@@ -105,10 +111,10 @@ class CatchingUp:
             await self._look_in_between()
             if self._is_overtaken(folder, reader):
                 break
-            await self._folders.work_on(folder, partial(self._store_batch, folder, reader, batch))
+            await self._store_batch(folder, reader, batch)
         if left.over and self._parts.turns.locked() and not self._is_overtaken(folder, reader):
             # But nothing is kept while others have their turns: what all of them keep takes memory.
-            await self._folders.work_on(folder, partial(self._store_batch, folder, reader, left.over_from(reader)))
+            await self._store_batch(folder, reader, left.over_from(reader))
         if part.ends and not self._is_overtaken(folder, reader):
             self._end_listing(folder, part.order, reader)
         return True
@@ -123,9 +129,11 @@ class CatchingUp:
         await self._storing.hand_on()
 
     def _is_behind(self, folder: Folder) -> bool:
-        """Tell whether the folder is there, well, and not listed to its end."""
+        """Tell whether the folder is there, well, and neither read from its start to its end nor listed to it."""
         reading = self._folders.reading(folder)
-        return self._folders.is_in(folder) and reading.reader is not None and not reading.listed
+        return self._folders.is_in(folder) and (
+            reading.from_start or (reading.reader is not None and not reading.listed)
+        )
 
     def _is_overtaken(self, folder: Folder, reader: ListingReader) -> bool:
         """Tell whether what the reader read no longer counts: the folder vanished, failed, or was marked again."""
@@ -157,7 +165,7 @@ class CatchingUp:
         # Those that the feed has told of since, as sent or gone, are none any more.
         drafts = frozenset(digest(ref.id) for ref in batch if ref.is_draft) & reading.drafts
         mail = tuple(ref for ref in batch if ref.is_mail and not ref.is_draft)
-        wanted = await unheld(self._parts, self._mailbox, folder, reading, mail, ask=reader.verify)
+        wanted = await self._storing.unheld_of_listing(folder, reading, mail, verify=reader.verify)
         total = reader.total
 
         def effect(found: frozenset[str]) -> Effect:
@@ -187,18 +195,3 @@ class _Left:
         over = self.over if reader is self._reader else ()
         self._reader, self.over = reader, ()
         return over
-
-
-async def unheld(  # noqa: PLR0913 - what it asks about, and whom
-    parts: Parts, mailbox: Mailbox, folder: Folder, reading: Reading, refs: tuple[ItemRef, ...], *, ask: bool
-) -> tuple[ItemRef, ...]:
-    """Give those of the items that the sink does not hold already, where there is reason to `ask`.
-
-    There always is behind a checkpoint that another process has left: if that one was killed, it had stored more than
-    it could note, in any order, but no more than what its workers had in hand.
-    """
-    if not refs or not (ask or reading.unsure):
-        return refs
-    held = await parts.sink.holds(mailbox, folder, refs)
-    reading.unsure = parts.unsure if any(held) and reading.unsure else max(0, reading.unsure - 1)
-    return tuple(ref for ref, is_held in zip(refs, held, strict=True) if not is_held)

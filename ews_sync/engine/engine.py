@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _STAGGER = 0.05
 """Seconds between the first rounds of two mailboxes, so that thousands of them do not all begin at once."""
-
-
+_AT_ONCE = 8
+"""So many of them do."""
 _MARKING = 64
 """How many mailboxes of which nothing is known yet are looked at, and all their folders marked, at the same time.
 
@@ -60,7 +60,9 @@ class EngineOptions:
 
     pace: Pace = field(default_factory=Pace)
     fetches_at_once: int = 8
-    memory_for_mail: int = 12 * 1024 * 1024
+    memory_for_mail: int = 15 * 1024 * 1024
+    small: int = 4000
+    """How many items a folder has at most that is read from its feed alone: what is new in it waits for the rest."""
     turns: int = 32
     """How many mailboxes list what is to be caught up with at the same time."""
     overlap: timedelta = timedelta(minutes=10)
@@ -116,6 +118,7 @@ class Engine:
             status=status,
             pace=options.pace,
             ahead=Places(_AHEAD),
+            small=options.small,
             turns=asyncio.Semaphore(_turns(options)),
             fetches_at_once=options.fetches_at_once,
             jitter=options.jitter,
@@ -145,7 +148,7 @@ class Engine:
             asyncio.create_task(self._keeper.run(), name="checkpoints"),
         ]
         syncs = [
-            asyncio.create_task(self._run_mailbox(sync, number * _STAGGER), name=f"mailbox {sync.mailbox.address}")
+            asyncio.create_task(self._run_mailbox(sync, _delay(number)), name=f"mailbox {sync.mailbox.address}")
             for number, sync in enumerate(self._mailboxes)
         ]
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
@@ -164,7 +167,7 @@ class Engine:
             await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if opening.done():
                 opening.result()
-            return opening.done()
+            return opening.done() and not self._stopping.is_set()
         finally:
             await _cancelled([opening, stopping])
 
@@ -207,6 +210,11 @@ class Engine:
         left = max(_FOR_CHECKPOINTS, ends_at - self._clock.monotonic())
         if not await self._keeper.last_flush(left):
             self._log.warning("not every checkpoint could be saved; a little will be fetched again")
+
+
+def _delay(number: int) -> float:
+    """Give how many seconds the mailbox with that number waits at the start."""
+    return max(0, number - _AT_ONCE) * _STAGGER
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[object]]) -> None:

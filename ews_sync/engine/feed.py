@@ -43,7 +43,7 @@ def plan_feed(
     now: one that the backfill read as a draft can come as created, and sent (unless the backfill has read it as mail
     since, which is then among `already_read`). And one that nobody has read yet, because
     it is older than `start` or the backfill has not come to it, jumps out of the backfill's way when it is sent: to
-    after `listed_until`, where an unfinished backfill ends (None where there is none).
+    after `listed_until`, where an unfinished backfill ends (None where there is none), or into its second.
     """
     fetch: dict[str, ItemRef] = {}
     drafts: set[str] = set()
@@ -61,7 +61,7 @@ def plan_feed(
                 no_drafts.add(name)
                 if ref.is_mail and name not in already_read:
                     fetch[ref.id] = ref
-            case ChangeKind.UPDATED if not ref.is_draft and ref.is_mail and _jumped(ref, start, listed_until):
+            case ChangeKind.UPDATED if ref.is_mail and name not in already_read and _jumped(ref, start, listed_until):
                 fetch[ref.id] = ref
             case ChangeKind.CREATED:
                 if ref.is_mail and name not in already_read and not _before(ref, start):
@@ -78,12 +78,13 @@ def plan_feed(
 
 def _jumped(ref: ItemRef, start: datetime | None, listed_until: datetime | None) -> bool:
     """Tell whether an item was received later than it was made: it was a draft meanwhile."""
-    if ref.received is None or ref.created is None or ref.created >= ref.received:
+    if ref.is_draft or ref.received is None or ref.created is None or ref.created >= ref.received:
         return False
     if start is not None and ref.created < start <= ref.received:
         return True
-    # A draft has no received time on every server, so it can have been made after the newest one: `listed_until`.
-    return listed_until is not None and listed_until < ref.received
+    # A draft has no received time on every server, so it can have been made after the newest one: `listed_until`. And
+    # one that is sent in that very second can be too late for the listing, which is there already or not.
+    return listed_until is not None and listed_until <= ref.received
 
 
 def _before(ref: ItemRef, start: datetime | None) -> bool:

@@ -12,6 +12,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ews_sync.engine.watchdog import SIGN_EVERY
 from ews_sync.errors import SourceError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ _KNOWN = 2 * 1024
 """What is known of a message takes about so much besides it."""
 _IN_MEMORY = 2 * 1024 * 1024
 """What a message takes at most of memory: larger ones go through a temporary file."""
-_SLICE = 600.0
 _BATCH_BYTES = 4 * 1024 * 1024
 
 
@@ -214,5 +214,5 @@ class FetchWindow:
             while (left := self._next_at - self._clock.monotonic()) > 0:
                 # A pace of our own is no standstill.
                 self._moved()
-                await self._clock.sleep(min(left, _SLICE))
+                await self._clock.sleep(min(left, SIGN_EVERY))
         self._next_at = max(self._next_at, now) + count * self._pause

@@ -24,6 +24,8 @@ class Folders:
 
     def __init__(self, mailbox: Mailbox, clock: Clock, display: Display, jitter: Callable[[], float]) -> None:
         self.present: Sequence[Folder] = ()
+        self.seen_at = 0.0
+        """When that look was answered, in monotonic seconds."""
         self.readings: dict[str, Reading] = {}
         """By the folder's id."""
         self._clock = clock
@@ -50,6 +52,10 @@ class Folders:
         """Tell whether the folder is there and well."""
         return any(folder.id == present.id for present in self.present) and not self.is_out(folder)
 
+    def answered(self, folder: Folder) -> None:
+        """Take note that something that was asked of the folder succeeded."""
+        self._troubles.answered(folder.id)
+
     async def work_on(self, folder: Folder, work: Callable[[], Awaitable[T]]) -> T | None:
         """Do work on one folder whose failure leaves the other folders alone; None when it failed."""
         try:
@@ -57,7 +63,7 @@ class Folders:
         except SourceError as error:
             self.failed(folder, error)
             return None
-        self._troubles.answered(folder.id)
+        self.answered(folder)
         return result
 
     def failed(self, folder: Folder, error: SourceError) -> None:

@@ -6,62 +6,49 @@ fails is simply done again.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from ews_sync.engine.ahead import Ahead
 from ews_sync.engine.backoff import Backoff
-from ews_sync.engine.catching_up import CatchingUp, unheld
-from ews_sync.engine.feed import plan_feed
+from ews_sync.engine.catching_up import CatchingUp
 from ews_sync.engine.folders import Folders
+from ews_sync.engine.following import Following
 from ews_sync.engine.listing import ListingReader
-from ews_sync.engine.progress import BackfillEnded, Followed, Marked, remembered, whole_second
-from ews_sync.engine.reading import Reading
-from ews_sync.engine.search import backfill_for
+from ews_sync.engine.marking import Marking
+from ews_sync.engine.progress import remembered, whole_second
 from ews_sync.engine.showing import Display
 from ews_sync.engine.storing import Storing
 from ews_sync.engine.tasks import acquire, all_of, sleep_unless
 from ews_sync.engine.troubles import RoundEndedError
+from ews_sync.engine.watchdog import SIGN_EVERY
 from ews_sync.errors import Asks, DefectError, EwsSyncError, Scope, SinkError, SourceError
-from ews_sync.model import Order, Recall
 from ews_sync.telemetry.status import Phase
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Coroutine, Sequence
+    from collections.abc import Awaitable
 
-    from ews_sync.engine.feed import FeedPlan
     from ews_sync.engine.outages import Outage
-    from ews_sync.engine.progress import Effect
     from ews_sync.engine.storing import Parts
     from ews_sync.engine.watchdog import Watched
-    from ews_sync.model import ChangePage, Folder, ListPage, Mailbox
+    from ews_sync.model import Folder, ListPage, Mailbox
     from ews_sync.telemetry.status import MailboxProgress
 
 T = TypeVar("T")
 
-_EARLIEST = datetime.min.replace(tzinfo=UTC)
 _SPREAD = 30.0
 """Seconds over which mailboxes come back when the source does."""
-_SIGN_EVERY = 600.0
-"""Seconds between two signs of life of a mailbox that waits until it may mark its folders."""
-_FEED_PAGE = 64
-"""The least number of changes to ask for at a time.
-
-A page is confirmed as one, so what a stop in its middle repeats stays small when it is about the size of a batch.
-"""
 
 
 class MailboxSync:
     """Keeps one mailbox in step."""
 
-    def __init__(self, mailbox: Mailbox, parts: Parts, progress: MailboxProgress, marking: asyncio.Semaphore) -> None:
+    def __init__(self, mailbox: Mailbox, parts: Parts, progress: MailboxProgress, looking: asyncio.Semaphore) -> None:
         self.mailbox = mailbox
-        self._marking = marking
+        self._looking = looking
         """Bounds how many mailboxes of which nothing is known yet mark all their folders at the same time."""
         self.progress = progress
         self._parts = parts
@@ -69,11 +56,13 @@ class MailboxSync:
         start = mailbox.start_timestamp
         self._start = None if start is None else whole_second(start)
         self._display = Display(progress)
+        self._folders = Folders(mailbox, parts.clock, self._display, parts.jitter)
         self._storing = Storing(
             mailbox,
             parts,
             self._display,
             moved=self._sign,
+            fetched=self._folders.answered,
             failed=self._fetch_failed,
             found_drafts=self._found_drafts,
         )
@@ -81,9 +70,15 @@ class MailboxSync:
         self._met: set[Outage] = set()
         """What is wrong for everybody, as far as this mailbox knows."""
         self._opening_failed = False
-        self._folders = Folders(mailbox, parts.clock, self._display, parts.jitter)
-        self._feeds: Ahead[ChangePage] = Ahead(parts.ahead)
-        """By the folder's id, the next page of its feed."""
+        self._following = Following(
+            mailbox,
+            parts,
+            self._storing,
+            self._folders,
+            start=self._start,
+            ask=self._ask,
+            mark_again=self._mark_again,
+        )
         self._pages: Ahead[ListPage] = Ahead(parts.ahead)
         """By the folder's id and the query, a page of its listing."""
         self._catching_up = CatchingUp(
@@ -93,8 +88,19 @@ class MailboxSync:
             self._storing,
             self._folders,
             self._pages,
+            self._following,
             ask=self._ask,
             look_in_between=self._look_in_between,
+        )
+        self._marking = Marking(
+            mailbox,
+            parts,
+            self._display,
+            self._storing,
+            self._folders,
+            start=self._start,
+            ask=self._ask,
+            list_ahead=self._catching_up.list_ahead,
         )
         self._looked_at = 0.0
         self._caught_up = False
@@ -206,6 +212,7 @@ class MailboxSync:
                 await self._catching_up.catch_up(folder)
         finally:
             await self._pages.drop()
+            await self._following.drop()
         await self._storing.settle()
         self._folders.end_round()
 
@@ -225,14 +232,19 @@ class MailboxSync:
         for folder_id, left in known.items():
             # Known before anything was read: another process has left it.
             if folder_id not in self._folders.readings:
-                reading = self._folders.readings[folder_id] = Reading(unsure=self._parts.unsure)
+                reading = self._folders.readings[folder_id] = self._storing.reading_anew()
                 reading.read(remembered(left))
         for folder_id, reading in self._folders.readings.items():
             checkpoint = known.get(folder_id)
             reading.cursor = None if checkpoint is None else checkpoint.cursor
             reading.drafts = frozenset() if checkpoint is None else checkpoint.drafts
             backfill = None if checkpoint is None else checkpoint.backfill
-            reading.reader = None if backfill is None else ListingReader(backfill)
+            reading.from_start = backfill is not None and backfill.by_feed
+            if checkpoint is not None and reading.from_start:
+                # The page that was stored in part is read again, and nothing else was read for good.
+                reading.feed_ended()
+                reading.read(remembered(checkpoint))
+            reading.reader = None if backfill is None or backfill.by_feed else ListingReader(backfill)
 
     def _failed(self, error: EwsSyncError) -> float:
         """Show and tell what ended a round; give the seconds to wait."""
@@ -299,11 +311,11 @@ class MailboxSync:
         if self._folders.present or self._storing.checkpoint.folders:
             await self._look_around()
             return
-        await acquire(self._marking, self._still_there, _SIGN_EVERY, self._clock)
+        await acquire(self._looking, self._still_there, SIGN_EVERY, self._clock)
         try:
             await self._look_around()
         finally:
-            self._marking.release()
+            self._looking.release()
 
     async def _still_there(self) -> None:
         self._sign()
@@ -312,7 +324,7 @@ class MailboxSync:
         # A listing that is older than what the feed tells could have a draft that the feed says was sent.
         await self._pages.drop()
         listed = await self._ask(self._parts.source.folders(self.mailbox))
-        seen_at = self._clock.monotonic()
+        seen_at = self._folders.seen_at = self._clock.monotonic()
         self.progress.source_answered = True
         self._is_over(self._parts.source_outage)
         self._folders.present = [folder for folder in listed if self.mailbox.wants(folder.path)]
@@ -320,154 +332,42 @@ class MailboxSync:
         due: list[Folder] = []
         for folder in self._folders.present:
             reading = self._folders.reading(folder)
-            if reading.cursor is None or self._folders.is_out(folder):
+            if reading.cursor is None or reading.from_start or self._folders.is_out(folder):
                 continue
             if reading.watch.must_read(folder.activity, seen_at):
                 due.append(folder)
             else:
                 # The feed is still at its end.
-                self._followed(folder, reading)
-        await self._follow_all(due, seen_at)
-        new = [
-            folder
-            for folder in self._folders.present
-            if self._folders.reading(folder).cursor is None and not self._folders.is_out(folder)
-        ]
-        # Marks depend on nothing but their folder, so the first look at a mailbox need not take them one by one.
-        marks = (partial(self._folders.work_on, folder, partial(self._mark, folder, seen_at)) for folder in new)
-        if new:
-            await all_of(marks, self._parts.fetches_at_once)
+                self._following.at_end(folder)
+        await self._following.follow_all(due, seen_at)
+        await self._begin_with_new(seen_at)
         # From its end, or a look that takes long would leave no time for anything else.
         self._looked_at = self._clock.monotonic()
 
-    async def _follow_all(self, folders: Sequence[Folder], seen_at: float) -> None:
-        """Read the folders' feeds, each in its turn, and ask for those that come next meanwhile."""
-        try:
-            for number, folder in enumerate(folders):
-                for following in folders[number : number + self._parts.fetches_at_once]:
-                    quota = self._parts.pace.emails_per_folder
-                    self._feeds.begin(following.id, partial(self._changes, following, quota))
-                if not self._folders.is_out(folder):
-                    await self._folders.work_on(folder, partial(self._follow, folder, seen_at))
-                if self._folders.is_out(folder):
-                    # What was asked in the same moment may have met the same trouble, which need not be the mailbox's.
-                    await self._feeds.drop()
-        finally:
-            await self._feeds.drop()
+    async def _begin_with_new(self, seen_at: float) -> None:
+        """Begin to read the new folders that are small, and mark the others."""
+        new = [folder for folder in self._folders.present if self._is_new(folder)]
+        for folder in new:
+            if self._following.is_small(folder):
+                self._following.begin(folder)
+        # Marks depend on nothing but their folder, so the first look at a mailbox need not take them one by one.
+        marks = [
+            partial(self._folders.work_on, folder, partial(self._marking.mark, folder, seen_at))
+            for folder in new
+            if self._is_new(folder)
+        ]
+        if marks:
+            await all_of(marks, self._parts.fetches_at_once)
 
-    def _changes(self, folder: Folder, quota: int) -> Coroutine[Any, Any, ChangePage]:
-        most = max(self._parts.pace.reinfer_batch_size, _FEED_PAGE)
-        cursor = self._folders.reading(folder).cursor
-        return self._parts.source.changes(self.mailbox, folder, cursor, limit=max(1, min(quota, most)))
+    def _is_new(self, folder: Folder) -> bool:
+        """Tell whether nobody has begun with the folder."""
+        reading = self._folders.reading(folder)
+        return reading.cursor is None and not reading.from_start and not self._folders.is_out(folder)
+
+    async def _mark_again(self, folder: Folder, seen_at: float, error: SourceError) -> None:
+        await self._marking.mark_again(folder, seen_at, error)
 
     async def _look_in_between(self) -> None:
         """Look for new mail when a round's slices of the past take longer than the time between rounds."""
         if self._clock.monotonic() - self._looked_at >= max(self._parts.pace.poll_frequency, 1.0):
             await self._look()
-
-    async def _follow(self, folder: Folder, seen_at: float) -> None:
-        """Read the folder's feed from where it was left, and store what it brings."""
-        reading = self._folders.reading(folder)
-        quota = self._parts.pace.emails_per_folder
-        while quota > 0 and not self._folders.is_out(folder):
-            try:
-                page = await self._ask(self._feeds.take(folder.id, partial(self._changes, folder, quota)))
-            except SourceError as error:
-                if error.asks is not Asks.RESYNC:
-                    raise
-                await self._mark_again(folder, seen_at, error)
-                return
-            plan = plan_feed(
-                page.changes,
-                start=self._start,
-                listed_until=None if reading.reader is None else reading.reader.until or _EARLIEST,
-                known_drafts=reading.drafts,
-                already_read=reading.recent,
-            )
-            if page.changes or page.cursor != reading.cursor:
-                await self._store_page(folder, reading, page.cursor, plan)
-            quota -= max(1, len(plan.fetch))
-            if page.last and not self._folders.is_out(folder):
-                reading.watch.was_read(folder.activity, seen_at, self._clock.monotonic())
-                self._followed(folder, reading)
-                return
-        reading.watch.forget()
-
-    def _followed(self, folder: Folder, reading: Reading) -> None:
-        """Take note that the feed is at its end: what was listed before will not be brought once more."""
-        reading.feed_ended()
-        if reading.listed:
-            reading.listed = False
-            reading.reader = None
-            self._storing.seal(self._storing.begin(folder), BackfillEnded(Order.CREATED))
-
-    async def _store_page(self, folder: Folder, reading: Reading, cursor: str, plan: FeedPlan) -> None:
-        reading.drafts |= plan.drafts
-        reading.drafts -= plan.no_drafts
-        reading.cursor = cursor
-        if reading.reader is not None:
-            for ref in plan.fetch:
-                reading.reader.note(ref)
-
-        def effect(found: frozenset[str]) -> Effect:
-            return Followed(cursor, plan.fetch, plan.drafts | found, plan.no_drafts)
-
-        wanted = await unheld(self._parts, self.mailbox, folder, self._folders.reading(folder), plan.fetch, ask=False)
-        await self._storing.fetch(self._storing.begin(folder), wanted, effect)
-
-    # --- Marking -----------------------------------------------------------------------------------------------------
-
-    async def _mark_again(self, folder: Folder, seen_at: float, error: SourceError) -> None:
-        """Take a new position after the server has forgotten the old one, and look for what is missing."""
-        self._log.warning(
-            "the server has forgotten our position in a folder; taking a new one and looking for what is missing",
-            folder=folder.path,
-            code=error.code,
-            found=(
-                "everything that is missing"
-                if self._parts.sink.recall is Recall.EVERYTHING
-                else "what was received lately; older mail that was moved in meanwhile cannot be told apart"
-            ),
-        )
-        # What was read ahead belongs to the old position: let it be confirmed first.
-        await self._storing.settle()
-        await self._mark(folder, seen_at)
-
-    async def _mark(self, folder: Folder, seen_at: float) -> None:
-        """Read the folder's feed to its end without fetching, and note what there is to catch up with.
-
-        `seen_at` is when the look was answered that gave the folder.
-        """
-        backfill = backfill_for(
-            self._storing.checkpoint.folders.get(folder.id),
-            start=self._start,
-            overlap=self._parts.overlap,
-            recall=self._parts.sink.recall,
-        )
-        progress = self._display.folder(folder)
-        progress.phase = Phase.MARKING
-        source = self._parts.source
-        cursor: str | None = None
-        count = 0
-        while True:
-            page = await self._ask(source.changes(self.mailbox, folder, cursor, ids_only=True))
-            cursor = page.cursor
-            count += len(page.changes)
-            progress.marked = count
-            if page.last:
-                break
-        # The listing will be wanted next.
-        query = ListingReader(backfill).query()
-        if count:
-            self._catching_up.list_ahead(folder, query)
-        # Only now: what the folder holds at the mark was received no later than this.
-        until = await self._ask(source.newest(self.mailbox, folder)) if count else None
-        total = count if backfill.since is None and backfill.position is None else 0
-        rest = replace(backfill, until=until, total=total) if count else None
-        reading = self._folders.reading(folder)
-        reading.cursor = cursor
-        reading.feed_ended()
-        reading.reader = None if rest is None else ListingReader(rest)
-        reading.listed = False
-        reading.watch.was_read(folder.activity, seen_at, self._clock.monotonic())
-        self._storing.seal(self._storing.begin(folder), Marked(cursor, rest))

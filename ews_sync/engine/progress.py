@@ -63,6 +63,43 @@ class Marked:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """The folder's feed is read from its very start, and all of it fetched."""
+
+    backfill: Backfill
+
+    def apply(self, checkpoint: FolderCheckpoint, now: datetime) -> FolderCheckpoint:
+        """Give the checkpoint after the work."""
+        return replace(checkpoint, backfill=self.backfill, last_synced_at=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A part of a page is stored, of a feed that is read from its start; the position stays where it is.
+
+    `refs` are the items; `drafts` those of them that are not mail yet.
+    """
+
+    refs: tuple[ItemRef, ...]
+    drafts: frozenset[str] = frozenset()
+
+    def apply(self, checkpoint: FolderCheckpoint, now: datetime) -> FolderCheckpoint:
+        """Give the checkpoint after the work."""
+        backfill = checkpoint.backfill
+        if backfill is None:
+            return checkpoint
+        # The page is read again should this end before the rest of it is stored.
+        seen = backfill.seen.get(UNDATED, frozenset()) | {digest(ref.id) for ref in self.refs}
+        return replace(
+            checkpoint,
+            backfill=_counted(replace(backfill, seen={UNDATED: seen}), len(self.refs)),
+            newest=latest(checkpoint.newest, *(ref.received for ref in self.refs)),
+            drafts=checkpoint.drafts | self.drafts,
+            last_synced_at=now,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Listed:
     """A run of items, in the order of the listing, is stored (or needs not be).
 
@@ -110,28 +147,34 @@ class Followed:
     """A page of the feed is stored up to `cursor`.
 
     `created` are the items that it brought; `drafts` those of them that are not mail yet, and `no_drafts` the items
-    that are none any more.
+    that are none any more. `last` when that is the end of the feed.
     """
 
     cursor: str
     created: tuple[ItemRef, ...] = ()
     drafts: frozenset[str] = frozenset()
     no_drafts: frozenset[str] = frozenset()
+    last: bool = False
 
     def apply(self, checkpoint: FolderCheckpoint, now: datetime) -> FolderCheckpoint:
         """Give the checkpoint after the work."""
         newest = latest(checkpoint.newest, *(ref.received for ref in self.created))
-        backfill = checkpoint.backfill
+        backfill = self._backfill(checkpoint.backfill)
         caught_up = backfill is None or backfill.order is Order.CREATED
         return replace(
             checkpoint,
             cursor=self.cursor,
             newest=newest,
-            backfill=None if backfill is None else _with_seen(backfill, self.created),
+            backfill=backfill,
             synced_until=_past(latest(checkpoint.synced_until, newest), now) if caught_up else checkpoint.synced_until,
             drafts=(checkpoint.drafts | self.drafts) - self.no_drafts,
             last_synced_at=now,
         )
+
+    def _backfill(self, backfill: Backfill | None) -> Backfill | None:
+        if backfill is None or not backfill.by_feed:
+            return None if backfill is None else _with_seen(backfill, self.created)
+        return None if self.last else _counted(replace(backfill, seen={}), len(self.created))
 
 
 def remembered(checkpoint: FolderCheckpoint) -> set[str]:
@@ -170,6 +213,12 @@ def _advanced(backfill: Backfill, refs: tuple[ItemRef, ...], total: int) -> Back
     moved = _with_seen(replace(backfill, position=position), refs)
     done = backfill.done + len(refs)
     return replace(moved, done=done, total=max(total or backfill.total, done))
+
+
+def _counted(backfill: Backfill, count: int) -> Backfill:
+    """Count items that are behind us, of a feed that is read from its start."""
+    done = backfill.done + count
+    return replace(backfill, done=done, total=max(backfill.total, done))
 
 
 def _with_seen(backfill: Backfill, refs: Iterable[ItemRef]) -> Backfill:

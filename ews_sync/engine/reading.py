@@ -20,14 +20,21 @@ class Reading:
     watch: FolderWatch = field(default_factory=FolderWatch)
     cursor: str | None = None
     reader: ListingReader | None = None
+    from_start: bool = False
+    """Whether the feed is read from its very start, and all of it fetched: then there is nothing to list."""
     listed: bool = False
     """Whether the listing is at its end. The backfill is over once the feed was read to its end after that.
 
     Until then the feed may tell of drafts that were sent away from under the listing.
     """
     drafts: frozenset[str] = frozenset()
-    unsure: int = 0
-    """How many more batches the sink is asked about in a row without holding any of it: see `MailboxSync._unheld`."""
+    unsure_of_feed: int = 0
+    """How many more batches of the feed the sink is asked about in a row without holding any of it.
+
+    See `Storing.unheld`. What is new since a crash says nothing about what was listed before it.
+    """
+    unsure_of_listing: int = 0
+    """How many more emails of the listing, likewise: in which batches they were is not known."""
     _recent: set[str] | None = None
     # There are tens of thousands of folders in which nothing happens, and an empty set takes more than all the rest.
 

@@ -32,7 +32,8 @@ def backfill_for(
     if recall is Recall.EVERYTHING:
         return Backfill(since=start, verify=True)
     verify = recall is not Recall.NOTHING
-    unfinished = before.backfill
+    # What the feed alone had told of, and was not read to its end, can only be looked through as a whole.
+    unfinished = None if before.backfill is None or before.backfill.by_feed else before.backfill
     if unfinished is not None and unfinished.order is Order.RECEIVED:
         return replace(unfinished, until=None, total=0)
     if before.synced_until is None:

@@ -16,6 +16,7 @@ from ews_sync.engine.fetching import FetchOrder, FetchWindow, batches, close_all
 from ews_sync.engine.ledger import Ledger
 from ews_sync.engine.pipeline import Batch, Lane
 from ews_sync.engine.progress import digest
+from ews_sync.engine.reading import Reading
 from ews_sync.engine.troubles import RoundEndedError
 from ews_sync.errors import Asks, Scope, SinkError, SourceError
 from ews_sync.model import MailboxCheckpoint, Recall, StartFrom
@@ -75,6 +76,8 @@ class Parts:
     pace: Pace
     ahead: Places
     """For answers that are asked for before their turn."""
+    small: int
+    """How many items a folder has at most whose feed is read from its start, without a listing."""
     turns: asyncio.Semaphore
     """Whoever lists what is to be caught up with holds one: a page of a listing takes memory until it is fetched."""
     fetches_at_once: int
@@ -101,9 +104,9 @@ class Parts:
 class Storing:
     """Stores one mailbox's mail in order.
 
-    `moved` hears each time that something has been fetched, or stored. `failed` hears of a folder whose items cannot be
-    fetched, after its steps were dropped; it raises what concerns the whole mailbox. `found_drafts` hears which items
-    turned out to be unsent.
+    `moved` hears each time that something has been fetched, or stored, and `fetched` in which folder. `failed` hears of
+    a folder whose items cannot be fetched, after its steps were dropped; it raises what concerns the whole mailbox.
+    `found_drafts` hears which items turned out to be unsent.
     """
 
     def __init__(  # noqa: PLR0913 - the parts that it joins
@@ -113,6 +116,7 @@ class Storing:
         display: Display,
         *,
         moved: Callable[[], None],
+        fetched: Callable[[Folder], None],
         failed: Callable[[Folder, SourceError], None],
         found_drafts: Callable[[Folder, frozenset[str]], None],
     ) -> None:
@@ -121,6 +125,7 @@ class Storing:
         self._clock = parts.clock
         self._display = display
         self._moved = moved
+        self._fetched = fetched
         self._failed = failed
         self._found_drafts = found_drafts
         self._ledger = Ledger(MailboxCheckpoint())
@@ -161,6 +166,35 @@ class Storing:
             await self._parts.sink.open(self._mailbox, self.checkpoint.sink_position)
             self._must_open = False
         self._display.progress.sink_ready = True
+
+    def reading_anew(self) -> Reading:
+        """Give how far a folder is read of which another process has left a checkpoint.
+
+        If that one was killed, it had stored more than it could note, in any order, but no more than what its workers
+        had in hand. A sink for which a repeat costs something is asked about so much.
+        """
+        unsure = self._parts.unsure
+        return Reading(unsure_of_feed=unsure, unsure_of_listing=unsure * self._parts.pace.reinfer_batch_size)
+
+    async def unheld_of_feed(self, folder: Folder, reading: Reading, refs: tuple[ItemRef, ...]) -> tuple[ItemRef, ...]:
+        """Give those of the items that the sink does not hold already, where another process may have stored them."""
+        if not refs or not reading.unsure_of_feed:
+            return refs
+        held = await self._parts.sink.holds(self._mailbox, folder, refs)
+        reading.unsure_of_feed = self._parts.unsure if any(held) else reading.unsure_of_feed - 1
+        return _not_held(refs, held)
+
+    async def unheld_of_listing(
+        self, folder: Folder, reading: Reading, refs: tuple[ItemRef, ...], *, verify: bool
+    ) -> tuple[ItemRef, ...]:
+        """Give likewise those of a listing; with `verify` in any case."""
+        if not refs or not (verify or reading.unsure_of_listing):
+            return refs
+        held = await self._parts.sink.holds(self._mailbox, folder, refs)
+        if reading.unsure_of_listing:
+            left = max(0, reading.unsure_of_listing - len(refs))
+            reading.unsure_of_listing = self.reading_anew().unsure_of_listing if any(held) else left
+        return _not_held(refs, held)
 
     def begin(self, folder: Folder) -> Step:
         """Begin a step behind all others."""
@@ -224,6 +258,7 @@ class Storing:
             if not step.dropped:
                 self._drop(order.folder, fetched)
             return
+        self._fetched(order.folder)
         emails = tuple(outcome.email for outcome in fetched if outcome.email is not None)
         try:
             self._raise_failure()
@@ -327,3 +362,7 @@ class Storing:
     def _raise_failure(self) -> None:
         if self._lane.failure is not None:
             raise self._lane.failure
+
+
+def _not_held(refs: tuple[ItemRef, ...], held: Sequence[bool]) -> tuple[ItemRef, ...]:
+    return tuple(ref for ref, is_held in zip(refs, held, strict=True) if not is_held)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+    from typing import Any
 
     from ews_sync.model import Clock
 
@@ -44,11 +45,7 @@ async def acquire(
     try:
         while not acquiring.done():
             await meanwhile()
-            resting = asyncio.ensure_future(clock.sleep(every))
-            try:
-                await asyncio.wait({acquiring, resting}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                resting.cancel()
+            await _wait_for(acquiring, every, clock)
     except BaseException:
         if not acquiring.cancel():
             # It had its turn in the same moment.
@@ -59,9 +56,16 @@ async def acquire(
 async def sleep_unless(event: asyncio.Event, seconds: float, clock: Clock) -> None:
     """Wait, but no longer than until the event is set."""
     happening = asyncio.ensure_future(event.wait())
-    sleeping = asyncio.ensure_future(clock.sleep(seconds))
     try:
-        await asyncio.wait({happening, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+        await _wait_for(happening, seconds, clock)
     finally:
         happening.cancel()
+
+
+async def _wait_for(task: asyncio.Future[Any], seconds: float, clock: Clock) -> None:
+    """Wait for a task to be done, but no longer than so many seconds. It goes on, also when this wait is cancelled."""
+    sleeping = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait({task, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
         sleeping.cancel()

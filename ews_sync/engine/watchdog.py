@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 7200.0
 """Seconds without a sign of life after which work is given up."""
+SIGN_EVERY = 600.0
+"""Seconds between two signs of life of work that waits longer, and knows for what."""
 _TO_END = 60.0
 """Seconds that cancelled work has to come to its end."""
 _BACK_IN = 300.0

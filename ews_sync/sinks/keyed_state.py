@@ -105,6 +105,7 @@ def _backfill_json(backfill: Backfill) -> dict[str, object]:
         "done": backfill.done,
         "total": backfill.total,
         "verify": backfill.verify or None,
+        "by_feed": backfill.by_feed or None,
         "seen": {utc_text(second): sorted(backfill.seen[second]) for second in sorted(backfill.seen)} or None,
     }
     return _known(value)
@@ -123,6 +124,7 @@ def _backfill(value: Mapping[str, Any]) -> Backfill:
         done=_integer(value["done"]),
         total=_integer(value["total"]),
         verify=value.get("verify", False) is True,
+        by_feed=value.get("by_feed", False) is True,
     )
 
 

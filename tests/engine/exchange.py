@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from ews_sync.model import Clock, Mailbox
 
-Hook = "Callable[[str, Folder | None], Awaitable[None]]"
-
 
 @dataclass(slots=True)
 class Item:
@@ -112,6 +110,9 @@ class Exchange:
         self.random = random.Random(seed)
         self.mailboxes: dict[str, dict[str, FolderStore]] = {}
         self.page_size = 250
+        self.feed_size = 512
+        self.feed_tells: Callable[[ItemRef], ItemRef | None] = lambda ref: ref
+        """What the feed says of an item that the listing says more of; None where it leaves it out."""
         self.activity = True
         self._ids = 0
 
@@ -213,7 +214,7 @@ class ExchangeSource:
         changes: list[Change] = []
         told: set[str] = set()
         came_and_went = {name for kind, name in store.log[position:] if kind is ChangeKind.CREATED}
-        most = min(limit or 512, 512)
+        most = min(limit or self.exchange.feed_size, self.exchange.feed_size)
         while position < len(store.log) and len(changes) < most:
             kind, item_id = store.log[position]
             position += 1
@@ -223,7 +224,9 @@ class ExchangeSource:
                     changes.append(Change(kind, ItemRef(item_id)))
             elif item_id not in told:
                 told.add(item_id)
-                changes.append(Change(kind, ItemRef(item_id) if ids_only else ref_of(item_id, item)))
+                ref = self.exchange.feed_tells(ItemRef(item_id) if ids_only else ref_of(item_id, item))
+                if ref is not None:
+                    changes.append(Change(kind, ref))
         return ChangePage(tuple(changes), f"{store.generation}:{position}", position == len(store.log))
 
     async def items(

@@ -234,14 +234,18 @@ def test_what_changes_ask_for(  # noqa: PLR0917 - a table
 def test_a_draft_that_nobody_has_read_and_that_is_sent() -> None:
     sent = a_ref("d", 90, created=at(10))
 
-    def plan(start: datetime | None, until: datetime | None) -> FeedPlan:
-        return plan_feed([Change(UPDATED, sent)], start=start, listed_until=until, known_drafts=(), already_read=())
+    def plan(start: datetime | None, until: datetime | None, read: str = "") -> FeedPlan:
+        return plan_feed(
+            [Change(UPDATED, sent)], start=start, listed_until=until, known_drafts=(), already_read=digests(*read)
+        )
 
     assert plan(None, at(50)).fetch == (sent,)
     assert plan(at(50), None).fetch == (sent,)
     assert plan(None, None).fetch == ()
     assert plan(None, at(5)).fetch == (sent,), "made after the newest mail, and perhaps before the mark"
     assert plan(None, at(95)).fetch == (), "the listing will come to it"
+    assert plan(None, at(90)).fetch == (sent,), "the last page may have been listed in this second, and before it"
+    assert plan(None, at(90), read="d").fetch == (), "or after it"
 
 
 # --- Searching -------------------------------------------------------------------------------------------------------

@@ -96,6 +96,60 @@ def test_a_draft_without_a_received_time_that_is_sent_before_the_backfill_has_co
     run(story())
 
 
+@pytest.mark.parametrize("after", [0.0, 3.0])
+def test_a_draft_without_a_received_time_that_is_sent_while_the_newest_is_asked_for(after: float) -> None:
+    """A page that was listed meanwhile does not have it, and the backfill was to go beyond it."""
+
+    async def story() -> None:
+        world = World(small=0)
+        inbox = world.exchange.folder("Inbox")
+        world.old_mail(inbox, 5)
+        draft = world.exchange.add(inbox, Item("draft", None, world.clock.now(), is_draft=True))
+
+        async def send_it(call: str, _: Folder | None) -> None:
+            if call == "newest":
+                await asyncio.sleep(5)
+                world.exchange.send(inbox, draft)
+                await asyncio.sleep(after)
+                world.mail(inbox, "new")
+
+        world.source.before = send_it
+        await world.run(120)
+        assert not world.missing()
+        assert not world.repeated()
+        await world.stop()
+
+    run(story())
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["after", "before"])
+def test_a_draft_without_a_received_time_that_is_sent_in_the_second_in_which_the_backfill_ends(*, late: bool) -> None:
+    """The last page of the listing was there a moment before, or a moment after."""
+
+    async def story() -> None:
+        world = World(small=0)
+        inbox = world.exchange.folder("Inbox")
+        draft = world.exchange.add(inbox, Item("draft", None, world.clock.now() - timedelta(days=1), is_draft=True))
+        world.mail(inbox, "newest")
+
+        async def send_it(call: str, _: Folder | None) -> None:
+            # First comes what has a received time, and then what has none.
+            if call == "items" and world.source.count("items") == (2 if late else 1):
+                world.exchange.send(inbox, draft)
+
+        world.source.before = send_it
+        await world.run(120)
+        sent, newest = (item.received for item in inbox.items.values())
+        assert sent is not None
+        assert newest is not None
+        assert sent.replace(microsecond=0) == newest.replace(microsecond=0)
+        assert not world.missing()
+        assert not world.repeated()
+        await world.stop()
+
+    run(story())
+
+
 def test_a_draft_that_is_sent_in_a_folder_without_any_received_time() -> None:
     async def story() -> None:
         world = World(pace=replace(QUICK, emails_per_folder=3, poll_frequency=5.0))
@@ -304,6 +358,43 @@ def test_a_draft_that_the_backfill_has_passed_by_is_stored_when_it_is_sent_after
         await world.run(300)
         assert not world.missing()
         assert world.disk.uploads["draft"] == 1
+        await world.stop()
+
+    run(story())
+
+
+@pytest.mark.parametrize("small", [0, 4000])
+def test_a_bucket_is_asked_about_what_was_listed_before_a_crash_whatever_came_since(small: int) -> None:
+    """New mail that it does not hold, and smaller batches, used to be taken for the end of what it holds."""
+
+    async def story() -> None:
+        pace = replace(QUICK, max_concurrent_uploads=1, reinfer_batch_size=20)
+        world = World(sink="platform", pace=pace, small=small)
+        inbox = world.exchange.folder("Inbox")
+        for number in range(4):
+            world.exchange.add(inbox, Item(f"dead-{number}", LONG_AGO, dead="ErrorItemCorrupt"))
+        world.old_mail(inbox, 30)
+        saves = 0
+
+        async def only_the_first(_: Mailbox) -> None:
+            nonlocal saves
+            saves += 1
+            if saves > 1:
+                await asyncio.sleep(1000)
+
+        world.store.before = only_the_first
+        world.sink.latency = 5.0
+        await world.run(15)
+        assert len(world.stored()) == 30
+        world.options = replace(world.options, pace=replace(pace, emails_per_folder=1))
+        await world.crash()
+        backfill = next(iter(world.disk.checkpoints["a@x"].folders.values())).backfill
+        assert backfill is not None
+        assert backfill.position is None
+        world.mail(inbox, *(f"new-{number}" for number in range(4)))
+        await world.run(1000)
+        assert not world.missing()
+        assert not world.repeated()
         await world.stop()
 
     run(story())

@@ -11,32 +11,15 @@ import pytest
 
 from ews_sync.errors import ConnectionFailedError, FolderGoneError, ProtocolError, SourceError
 from ews_sync.model import ChangeKind, FolderCheckpoint, FolderStatus, MailboxCheckpoint, StartFrom
-from ews_sync.settings.values import Pace
 from ews_sync.telemetry.status import Phase
 from tests.engine.exchange import Item
 from tests.engine.virtual_time import START, run
-from tests.engine.world import LONG_AGO, QUICK, A, B, World
+from tests.engine.world import LONG_AGO, QUICK, SLOW, A, B, World, fails
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ews_sync.model import Folder
 
-SLOW = Pace(poll_frequency=15.0, poll_message_sleep=0.1, reinfer_batch_size=80)
 EVERY_SINK = pytest.mark.parametrize("sink", ["files", "platform", "lines"])
-
-
-def fails(error: Exception, call: str, folder: str = "", times: int = 10**6) -> Callable[..., object]:
-    """Make a hook that lets a call fail, in one folder or any, so many times."""
-    left = times
-
-    async def hook(name: str, where: Folder | None) -> None:
-        nonlocal left
-        if name == call and left and (not folder or (where is not None and "/".join(where.path) == folder)):
-            left -= 1
-            raise error
-
-    return hook
 
 
 @EVERY_SINK
@@ -209,7 +192,7 @@ def test_drafts_are_stored_when_they_are_sent() -> None:
 
 def test_a_draft_that_the_backfill_read_and_the_feed_brings_as_sent() -> None:
     async def story() -> None:
-        world = World(pace=replace(SLOW, reinfer_batch_size=10))
+        world = World(pace=replace(SLOW, reinfer_batch_size=10), small=0)
         inbox = world.exchange.folder("Inbox")
         world.old_mail(inbox, 300)
         draft = ""
@@ -276,25 +259,25 @@ def test_a_draft_that_is_sent_between_being_listed_and_being_fetched() -> None:
 
 def test_who_waits_for_a_turn_to_list_follows_new_mail_meanwhile() -> None:
     async def story() -> None:
-        world = World(A, B)
+        world = World(A, B, small=0)
         world.options = replace(world.options, turns=1)
         world.another_engine()
-        world.old_mail(world.exchange.folder("Inbox"), 900)
-        theirs = world.exchange.folder("Inbox", "b@x")
-        world.old_mail(theirs, 50, "theirs")
-        listing = asyncio.Event()
+        inboxes = {address: world.exchange.folder("Inbox", address) for address in ("a@x", "b@x")}
+        for address, inbox in inboxes.items():
+            world.old_mail(inbox, 300, address)
+        listed: list[str] = []
 
         async def hook(name: str, folder: Folder | None) -> None:
-            if name == "items" and folder is not None and not listing.is_set():
-                listing.set()
+            if name == "items" and folder is not None and not listed:
+                listed.append(folder.id)
                 await asyncio.sleep(100)
 
         world.source.before = hook
         await world.run(10)
-        assert listing.is_set()
-        world.mail(theirs, "new")
+        (waiting,) = (address for address, inbox in inboxes.items() if inbox.id not in listed)
+        world.mail(inboxes[waiting], "new")
         await world.run(40)
-        assert set(world.stored("b@x")) == {"new"}
+        assert set(world.stored(waiting)) == {"new"}
         await world.run(300)
         assert not world.missing()
         assert not world.missing("b@x")
@@ -336,7 +319,7 @@ def test_start_from_config_begins_again_at_every_start_and_only_then() -> None:
         inbox = world.exchange.folder("Inbox")
         world.old_mail(inbox, 10)
         await world.run()
-        world.source.before = fails(ConnectionFailedError("no"), "folders", times=1)  # type: ignore[assignment]
+        world.source.before = fails(ConnectionFailedError("no"), "folders", times=1)
         await world.run(120)
         assert not world.repeated()
         await world.restart()
@@ -686,7 +669,7 @@ def test_any_call_may_fail_once(call: str, sink: str) -> None:
         first, second = world.exchange.folder("A"), world.exchange.folder("B")
         world.old_mail(first, 300, "a")
         world.old_mail(second, 100, "b")
-        world.source.before = fails(ConnectionFailedError("reset"), call, times=1)  # type: ignore[assignment]
+        world.source.before = fails(ConnectionFailedError("reset"), call, times=1)
         await world.run()
         assert not world.missing()
         await world.run()
@@ -712,12 +695,12 @@ def test_a_folder_that_fails_for_ever_leaves_the_others_alone(
     sink: str,
 ) -> None:
     async def story() -> None:
-        world = World(sink=sink)
+        world = World(sink=sink, small=0)
         names = ["A", "Bad", "C"]
         for name in names:
             world.old_mail(world.exchange.folder(name), 50, name)
         await world.run(0.01)
-        world.source.before = fails(error, call, "Bad")  # type: ignore[assignment]
+        world.source.before = fails(error, call, "Bad")
         await world.run()
         for name in names:
             world.mail(world.exchange.folder(name), f"{name}-new")
@@ -770,11 +753,11 @@ def test_a_feed_page_of_which_some_is_stored_when_the_rest_cannot_be_fetched() -
 
 def test_two_folders_that_fail_one_after_the_other_are_the_mailbox() -> None:
     async def story() -> None:
-        world = World()
+        world = World(small=0)
         for name in ("A", "B", "C"):
             world.old_mail(world.exchange.folder(name), 5, name)
         error = SourceError("the store is away", code="ErrorMailboxStoreUnavailable")
-        world.source.before = fails(error, "items")  # type: ignore[assignment]
+        world.source.before = fails(error, "items")
         await world.run()
         assert world.progress().phase is Phase.FAILED
         failure = world.progress().failure
@@ -793,7 +776,7 @@ def test_the_only_folder_that_fails_is_the_mailbox() -> None:
     async def story() -> None:
         world = World()
         world.old_mail(world.exchange.folder("A"), 5)
-        world.source.before = fails(SourceError("denied"), "changes")  # type: ignore[assignment]
+        world.source.before = fails(SourceError("denied"), "changes")
         for _ in range(10):
             await world.run(33)
             assert world.progress().failure is not None
@@ -806,9 +789,7 @@ def test_waits_that_a_server_asks_for_are_kept() -> None:
     async def story() -> None:
         world = World()
         world.old_mail(world.exchange.folder("A"), 5)
-        world.source.before = fails(  # type: ignore[assignment]
-            SourceError("busy", retry_after=500.0), "folders", times=1
-        )
+        world.source.before = fails(SourceError("busy", retry_after=500.0), "folders", times=1)
         await world.run(499)
         assert len(world.source.calls) == 1
         await world.run(30)
@@ -842,7 +823,8 @@ def test_a_slow_answer_in_one_folder_while_it_is_marked_again() -> None:
 @pytest.mark.parametrize("start", [None, LONG_AGO + timedelta(minutes=100)])
 def test_progress_is_right_before_and_after_a_restart(start: object) -> None:
     async def story() -> None:
-        world = World(replace(A, start_timestamp=start), pace=replace(SLOW, reinfer_batch_size=10))  # type: ignore[arg-type]
+        mailbox = replace(A, start_timestamp=start)  # type: ignore[arg-type]
+        world = World(mailbox, pace=replace(SLOW, reinfer_batch_size=10), small=0)
         inbox = world.exchange.folder("Inbox")
         world.old_mail(inbox, 1100)
         total = 1100 if start is None else 1000

@@ -136,7 +136,7 @@ def test_what_must_not_be_cancelled_is_only_told() -> None:
 
 
 def watched_world(sink: str = "files") -> World:
-    world = World(A, B, sink=sink)
+    world = World(A, B, sink=sink, small=0)
     world.options = replace(world.options, patience=600.0)
     world.anew()
     for mailbox in (A, B):

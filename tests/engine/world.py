@@ -17,20 +17,40 @@ from tests.engine.stores import Disk, MemoryCheckpoints, MemorySink, Stored
 from tests.engine.virtual_time import START, VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from datetime import datetime
 
+    from ews_sync.model import Folder
     from ews_sync.telemetry.status import MailboxProgress
 
 BUCKET = Bucket("owner", "bucket")
 A = Mailbox("a@x", BUCKET)
 B = Mailbox("b@x", BUCKET)
 QUICK = Pace(poll_frequency=15.0, poll_message_sleep=0.0, reinfer_batch_size=10)
+SLOW = Pace(poll_frequency=15.0, poll_message_sleep=0.1, reinfer_batch_size=80)
 LONG_AGO = START.replace(microsecond=0) - timedelta(days=100)
 
 
+def fails(
+    error: Exception, call: str, folder: str = "", times: int = 10**6
+) -> Callable[[str, Folder | None], Awaitable[None]]:
+    """Make a hook that lets a call fail, in one folder or any, so many times."""
+    left = times
+
+    async def hook(name: str, where: Folder | None) -> None:
+        nonlocal left
+        if name == call and left and (not folder or (where is not None and "/".join(where.path) == folder)):
+            left -= 1
+            raise error
+
+    return hook
+
+
 class World:
-    """All of it. `start` gives a new process over what the last one left on the disk."""
+    """All of it. `start` gives a new process over what the last one left on the disk.
+
+    With `small` 0 every folder is marked and listed, however small.
+    """
 
     def __init__(
         self,
@@ -39,12 +59,13 @@ class World:
         sink: str = "files",
         seed: int = 0,
         memory: int = 24 * 1024 * 1024,
+        small: int = 4000,
     ) -> None:
         self.clock = VirtualClock()
         self.mailboxes = mailboxes or (A,)
         self.exchange = Exchange(self.clock, seed)
         self.disk = Disk()
-        self.options = EngineOptions(pace=pace, memory_for_mail=memory, jitter=self.exchange.random.random)
+        self.options = EngineOptions(pace=pace, memory_for_mail=memory, small=small, jitter=self.exchange.random.random)
         self.kind = sink
         self.task: asyncio.Task[None] | None = None
         self.anew()

@@ -33,7 +33,7 @@ class History:
     asked: set[tuple[str, str]] = field(default_factory=set)
     """By mailbox and item: what was ever asked for."""
     fetched: dict[tuple[str, str], int] = field(default_factory=dict)
-    """By mailbox and item: where the first fetch of it that succeeded began."""
+    """By mailbox and item: where the first fetch of it that succeeded began, or it was told of again before that."""
     jumped: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By mailbox and item: how often the feed told that it was sent or changed, after it was asked for."""
     uploads: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))

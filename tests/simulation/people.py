@@ -55,6 +55,8 @@ class People:
                         item.received = None
                         item.created = moment
                     self._exchange.add(folder, item)
+                if dice.random() < 0.6:
+                    self._exchange.add(folder, Item(self._name("draft"), LONG_AGO, is_draft=True))
 
     def one_more(self) -> None:
         """Have an email in each mailbox."""

@@ -106,6 +106,9 @@ class Plan:
     """Whether one of the folders is on the denylist."""
     rates: Rates
     acts: Sequence[Act] = field(default_factory=tuple)
+    small: int = 0
+    """How many items a folder has at most that is read from its feed alone."""
+    feed_size: int = 512
 
     def __str__(self) -> str:
         lines = [f"  {name}: {getattr(self, name)}" for name in self.__slots__ if name != "acts"]
@@ -146,6 +149,9 @@ def plan_for(seed: int) -> Plan:
         unwanted=dice.random() < 0.2,
         rates=rates,
         acts=_acts(dice, sink),
+        # Every third seed has all folders marked and listed, as if they were large.
+        small=dice.choice([5, 4000, 4000]) if seed % 3 else 0,
+        feed_size=dice.choice([1, 3, 512]),
     )
 
 

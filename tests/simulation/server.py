@@ -77,7 +77,8 @@ class SimulatedExchange(Exchange):
 class SimulatedSource(ExchangeSource):
     """An `ExchangeSource` whose answers are computed, and then may take their time: what they say can be over by then.
 
-    `marking` hears when a folder's feed is read from its very beginning to its end.
+    `marking` hears when a folder's feed is read from its very beginning, and when that comes to the end: there is
+    no position until then.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class SimulatedSource(ExchangeSource):
         self._history = history
         self._marking = marking
         self._again: dict[str, list[str]] = {}
+        self._being_marked: set[str] = set()
 
     async def folders(self, mailbox: Mailbox) -> Sequence[Folder]:
         await self._faults.source("folders", mailbox, None)
@@ -106,8 +108,12 @@ class SimulatedSource(ExchangeSource):
     ) -> ChangePage:
         await self._faults.source("changes", mailbox, folder)
         page = await super().changes(mailbox, folder, cursor, limit=limit, ids_only=ids_only)
-        if ids_only and cursor is None:
+        if cursor is None or (page.last and folder.id in self._being_marked):
             self._marking(mailbox, folder)
+        if page.last:
+            self._being_marked.discard(folder.id)
+        elif cursor is None:
+            self._being_marked.add(folder.id)
         if not ids_only:
             self._note_jumps(mailbox, page.changes)
             page = replace(page, changes=self._disordered(mailbox, folder, page.changes))
@@ -134,6 +140,9 @@ class SimulatedSource(ExchangeSource):
         self._history.asked.update((mailbox.address, ref.id) for ref in refs)
         await self._faults.source("fetch", mailbox, folder)
         now = self._clock.monotonic()
+        if folder.path != self._store(mailbox, folder).path:
+            # A sink that is asked for the old path will not know what is stored with the new one.
+            self._history.cause(mailbox.address, "rename")
         if any(self.server.stuck.get(ref.id, 0.0) > now for ref in refs):
             self._faults.happened("an item fails", mailbox.address)
             raise SourceError("the server fails on an item", scope=Scope.FOLDER, code="ErrorInternalServerError")
@@ -167,6 +176,10 @@ class SimulatedSource(ExchangeSource):
         again = [item_id for item_id in pending if item_id in items and item_id not in known]
         self._again[folder.id] = [item_id for item_id in sorted(known) if self._faults.tells_again()]
         if again:
+            began = len(self._history.events)
+            for item_id in again:
+                # It may be told of twice before it is fetched, and is fetched twice then.
+                self._history.fetched.setdefault((mailbox.address, item_id), began)
             self._faults.happened("told again", mailbox.address, tuple(items[item_id].name for item_id in again))
         told = [*changes, *(Change(ChangeKind.CREATED, ref_of(item_id, items[item_id])) for item_id in again)]
         if len({change.ref.id for change in told}) == len(told):

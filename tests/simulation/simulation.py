@@ -92,6 +92,7 @@ class Process:
             pace=plan.pace,
             fetches_at_once=plan.fetches_at_once,
             turns=plan.turns,
+            small=plan.small,
             memory_for_mail=plan.memory,
             grace=plan.grace,
             jitter=simulation.exchange.random.random,
@@ -144,6 +145,7 @@ class Simulation:
         clock = ServerClock(self.moment)
         self.exchange = SimulatedExchange(clock, plan.seed)
         self.exchange.page_size = plan.page_size
+        self.exchange.feed_size = plan.feed_size
         self.exchange.activity = plan.activity
         self.mailboxes = [self._mailbox(f"{letter}@x") for letter in "abc"[: plan.mailboxes]]
         self.addresses = tuple(mailbox.address for mailbox in self.mailboxes)

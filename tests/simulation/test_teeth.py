@@ -68,7 +68,7 @@ MUTANTS = [
             ),
         ),
     ),
-    Mutant("mark_after_listing", (Change("mailbox", "Marked(cursor, rest)", "Marked(cursor, None)"),)),
+    Mutant("mark_after_listing", (Change("marking", "Marked(cursor, rest)", "Marked(cursor, None)"),)),
     Mutant(
         "dead_letter_dropped",
         (Change("storing", "await self._parts.sink.dead_letter(letters)", "await self._clock.sleep(0)"),),
@@ -99,6 +99,25 @@ MUTANTS = [
         ),
     ),
     Mutant("no_waiting_after_failures", (Change("backoff", "return wait * (1 - self._jitter() / 3)", "return 0.01"),)),
+    Mutant(
+        "position_ahead_of_a_page_in_parts",
+        (Change("following", "partial(Brought, part)", "partial(_followed, page, plan, part)"),),
+    ),
+    Mutant(
+        "goes_on_after_a_part_that_failed",
+        (
+            Change(
+                "following",
+                "if self._folders.is_out(folder):\n                    return len",
+                "if False:\n                    return len",
+            ),
+        ),
+    ),
+    Mutant("forgets_the_parts_that_are_stored", (Change("mailbox", "reading.read(remembered(checkpoint))", "pass"),)),
+    Mutant(
+        "ends_before_the_feed_does",
+        (Change("progress", "return None if self.last else _counted", "return None if self.created else _counted"),),
+    ),
     Mutant(
         "feed_brings_what_the_backfill_has_read",
         (Change("feed", "and name not in already_read and not", "and not"),),
