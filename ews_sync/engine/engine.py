@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _STAGGER = 0.05
 """Seconds between the first rounds of two mailboxes, so that thousands of them do not all begin at once."""
-_AT_ONCE = 8
+_AT_ONCE = 4
 """So many of them do."""
 _MARKING = 64
 """How many mailboxes of which nothing is known yet are looked at, and all their folders marked, at the same time.

@@ -29,7 +29,7 @@ from ews_sync.telemetry.status import Phase
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from ews_sync.engine.outages import Outage
     from ews_sync.engine.storing import Parts
@@ -346,23 +346,36 @@ class MailboxSync:
 
     async def _begin_with_new(self, seen_at: float) -> None:
         """Begin to read the new folders that are small, and mark the others."""
-        new = [folder for folder in self._folders.present if self._is_new(folder)]
-        for folder in new:
-            if self._following.is_small(folder):
+        marks: list[Callable[[], Awaitable[None]]] = []
+        for folder in self._folders.present:
+            if not self._is_new(folder):
+                continue
+            if self._is_empty(folder, seen_at):
+                self._display.folder(folder).phase = Phase.FOLLOWING
+            elif self._following.is_small(folder):
                 self._following.begin(folder)
-        # Marks depend on nothing but their folder, so the first look at a mailbox need not take them one by one.
-        marks = [
-            partial(self._folders.work_on, folder, partial(self._marking.mark, folder, seen_at))
-            for folder in new
-            if self._is_new(folder)
-        ]
+            else:
+                marks.append(partial(self._folders.work_on, folder, partial(self._marking.mark, folder, seen_at)))
         if marks:
-            await all_of(marks, self._parts.fetches_at_once)
+            # Marks depend on nothing but their folder, so the first look at a mailbox need not take them one by one.
+            await all_of(marks, 2 * self._parts.fetches_at_once)
 
     def _is_new(self, folder: Folder) -> bool:
         """Tell whether nobody has begun with the folder."""
         reading = self._folders.reading(folder)
         return reading.cursor is None and not reading.from_start and not self._folders.is_out(folder)
+
+    def _is_empty(self, folder: Folder, seen_at: float) -> bool:
+        """Tell whether a folder that nobody knows can wait until there is something in it.
+
+        Half of a mailbox's folders are empty for good. Should the server's numbers be wrong, the first sweep marks it.
+        """
+        activity, watch = folder.activity, self._folders.reading(folder).watch
+        if activity is None or activity.total or folder.id in self._storing.checkpoint.folders:
+            return False
+        if not watch.has_read:
+            watch.was_read(activity, seen_at, self._clock.monotonic())
+        return not watch.has_changed(activity, self._clock.monotonic())
 
     async def _mark_again(self, folder: Folder, seen_at: float, error: SourceError) -> None:
         await self._marking.mark_again(folder, seen_at, error)

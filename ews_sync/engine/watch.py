@@ -34,9 +34,16 @@ class FolderWatch:
 
     def must_read(self, activity: FolderActivity | None, now: float) -> bool:
         """Tell whether the folder's feed has to be asked."""
-        if activity is None or self._read_at is None or now - self._read_at >= SWEEP_EVERY:
-            return True
-        return activity != self._activity or not self._settled
+        return activity is None or self.has_changed(activity, now) or not self._settled
+
+    @property
+    def has_read(self) -> bool:
+        """Whether it remembers a reading."""
+        return self._read_at is not None
+
+    def has_changed(self, activity: FolderActivity, now: float) -> bool:
+        """Tell whether anything has happened since the folder was read, or it is time to look all the same."""
+        return self._read_at is None or now - self._read_at >= SWEEP_EVERY or activity != self._activity
 
     def was_read(self, activity: FolderActivity | None, seen_at: float, now: float) -> None:
         """Take note that the feed was read to its end after a look gave `activity`.

@@ -11,6 +11,7 @@ import pytest
 from ews_sync.engine.progress import Begun, Brought, Followed
 from ews_sync.errors import SourceError
 from ews_sync.model import Backfill, FolderCheckpoint, FolderStatus, ItemRef
+from ews_sync.telemetry.status import Phase
 from tests.engine.exchange import Item
 from tests.engine.virtual_time import START, run
 from tests.engine.world import LONG_AGO, QUICK, SLOW, A, World, fails
@@ -150,6 +151,28 @@ def test_a_folder_that_fails_in_the_middle_is_read_on_later() -> None:
         assert not world.missing()
         assert not world.repeated()
         assert world.source.count("items") == 0
+        await world.stop()
+
+    run(story())
+
+
+def test_an_empty_folder_costs_nothing_until_there_is_something_in_it_or_an_hour_has_passed() -> None:
+    async def story() -> None:
+        world = World()
+        inbox, other = world.exchange.folder("Inbox"), world.exchange.folder("Other")
+        await world.run(600)
+        assert world.source.count("changes") == 0
+        assert world.progress().phase is Phase.FOLLOWING
+        world.mail(inbox, "the first")
+        await world.run(60)
+        assert set(world.stored()) == {"the first"}
+        asked = world.source.count("changes")
+        await world.run(3600)
+        world.mail(other, "another")
+        await world.run(60)
+        assert set(world.stored()) == {"the first", "another"}
+        # Both are swept, and the one with the new mail is read until it counts as quiet.
+        assert world.source.count("changes") == asked + 4
         await world.stop()
 
     run(story())
