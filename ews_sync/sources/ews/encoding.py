@@ -135,7 +135,7 @@ def _body(operation: Operation, access: Access) -> Element:
         case SyncFolderItems():
             shape = _M.ItemShape(_T.BaseShape("IdOnly"))
             if not operation.ids_only:
-                shape.append(_T.AdditionalProperties(*_field_uris(_LISTED)))
+                shape.append(_listed())
             request = _M.SyncFolderItems(shape, _M.SyncFolderId(_T.FolderId(Id=operation.folder_id)))
             if operation.sync_state is not None:
                 request.append(_M.SyncState(operation.sync_state))
@@ -147,9 +147,7 @@ def _body(operation: Operation, access: Access) -> Element:
 
 def _find_item(operation: FindItem) -> Element:
     request = _M.FindItem(
-        _M.ItemShape(
-            _T.BaseShape("IdOnly"), _T.AdditionalProperties(*_field_uris(_LISTED), _extended(SEARCH_KEY, "Binary"))
-        ),
+        _M.ItemShape(_T.BaseShape("IdOnly"), _listed()),
         _M.IndexedPageItemView(
             MaxEntriesReturned=str(operation.limit), Offset=str(operation.offset), BasePoint="Beginning"
         ),
@@ -189,6 +187,11 @@ def _root(access: Access) -> Element:
     if not access.impersonate:
         root.append(_T.Mailbox(_T.EmailAddress(access.mailbox)))
     return root
+
+
+def _listed() -> Element:
+    # The search key names what has no Message-ID: by it a sink is asked whether it holds an email.
+    return _T.AdditionalProperties(*_field_uris(_LISTED), _extended(SEARCH_KEY, "Binary"))
 
 
 def _folder_properties() -> Iterable[Element]:
