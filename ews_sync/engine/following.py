@@ -122,9 +122,10 @@ class Following:
 
     async def _store_page(self, folder: Folder, reading: Reading, page: ChangePage) -> int:
         """Have stored what a page brings; give how many emails it has."""
+        start = reading.since if reading.from_start else self._start
         plan = plan_feed(
             page.changes,
-            start=self._start,
+            start=start,
             listed_until=None if reading.reader is None else reading.reader.until or _EARLIEST,
             known_drafts=reading.drafts,
             already_read=reading.recent,
@@ -136,9 +137,9 @@ class Following:
             if reading.reader is not None:
                 for ref in plan.fetch:
                     reading.reader.note(ref)
-            if reading.from_start and self._start is not None:
+            if reading.from_start and start is not None:
                 # One that was made before the start and sent after it can be told of twice.
-                reading.read(digest(ref.id) for ref in plan.fetch)
+                reading.read(digest(ref.id) for ref in plan.fetch if ref.created is None or ref.created < start)
             # A page from a feed's start is several batches. A stop in its middle must not repeat what is stored.
             *parts, rest = list(self._cut(plan.fetch)) if reading.from_start and plan.fetch else [plan.fetch]
             for part in parts:
@@ -174,11 +175,17 @@ class Following:
 
     def begin(self, folder: Folder) -> None:
         """Begin to read a small folder's feed from its very start."""
-        self._folders.reading(folder).from_start = True
+        reading = self._folders.reading(folder)
+        reading.from_start, reading.since = True, self._start
+        # Nothing of it is known to be stored, whatever was read of it in a round that was given up.
+        reading.feed_ended()
         # Where there is a start, it is not known how many of the items are behind it.
         total = folder.total if self._start is None else 0
         backfill = Backfill(since=self._start, total=total, by_feed=True)
         self._storing.seal(self._storing.begin(folder), Begun(backfill))
+
+    def ask_for(self, folder: Folder) -> None:
+        """Ask for the first page of a feed that will soon be read from its start."""
         self._ask_ahead(folder, None, self._parts.pace.emails_per_folder)
 
     async def read_on(self, folder: Folder, quota: int) -> int:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SOON = 3
+"""Of how many small folders the first page is asked for while others are marked: the rest of them is not next."""
 _SPREAD = 30.0
 """Seconds over which mailboxes come back when the source does."""
 
@@ -239,8 +241,9 @@ class MailboxSync:
             reading.cursor = None if checkpoint is None else checkpoint.cursor
             reading.drafts = frozenset() if checkpoint is None else checkpoint.drafts
             backfill = None if checkpoint is None else checkpoint.backfill
-            reading.from_start = backfill is not None and backfill.by_feed
-            if checkpoint is not None and reading.from_start:
+            reading.from_start = False
+            if checkpoint is not None and backfill is not None and backfill.by_feed:
+                reading.from_start, reading.since = True, backfill.since
                 # The page that was stored in part is read again, and nothing else was read for good.
                 reading.feed_ended()
                 reading.read(remembered(checkpoint))
@@ -346,6 +349,7 @@ class MailboxSync:
 
     async def _begin_with_new(self, seen_at: float) -> None:
         """Begin to read the new folders that are small, and mark the others."""
+        small: list[Folder] = []
         marks: list[Callable[[], Awaitable[None]]] = []
         for folder in self._folders.present:
             if not self._is_new(folder):
@@ -354,8 +358,11 @@ class MailboxSync:
                 self._display.folder(folder).phase = Phase.FOLLOWING
             elif self._following.is_small(folder):
                 self._following.begin(folder)
+                small.append(folder)
             else:
                 marks.append(partial(self._folders.work_on, folder, partial(self._marking.mark, folder, seen_at)))
+        for folder in small[:_SOON]:
+            self._following.ask_for(folder)
         if marks:
             # Marks depend on nothing but their folder, so the first look at a mailbox need not take them one by one.
             await all_of(marks, 2 * self._parts.fetches_at_once)

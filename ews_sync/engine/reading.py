@@ -9,6 +9,7 @@ from ews_sync.engine.watch import FolderWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Set as AbstractSet
+    from datetime import datetime
 
     from ews_sync.engine.listing import ListingReader
 
@@ -22,6 +23,8 @@ class Reading:
     reader: ListingReader | None = None
     from_start: bool = False
     """Whether the feed is read from its very start, and all of it fetched: then there is nothing to list."""
+    since: datetime | None = None
+    """Then, what was received before is passed by, whatever the config says by now; None: nothing."""
     listed: bool = False
     """Whether the listing is at its end. The backfill is over once the feed was read to its end after that.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ews_sync.engine.progress import Begun, Brought, Followed
-from ews_sync.errors import SourceError
+from ews_sync.errors import Scope, SourceError
 from ews_sync.model import Backfill, FolderCheckpoint, FolderStatus, ItemRef
 from ews_sync.telemetry.status import Phase
 from tests.engine.exchange import Item
@@ -151,6 +152,50 @@ def test_a_folder_that_fails_in_the_middle_is_read_on_later() -> None:
         assert not world.missing()
         assert not world.repeated()
         assert world.source.count("items") == 0
+        await world.stop()
+
+    run(story())
+
+
+@pytest.mark.parametrize("sink", ["files", "platform"])
+@pytest.mark.parametrize("scope", [Scope.FOLDER, Scope.PROCESS])
+def test_a_new_folder_that_fails_before_anybody_knows_of_it(sink: str, scope: Scope) -> None:
+    """That its feed is read waits to be confirmed behind another folder's mail, which is just being stored."""
+
+    async def story() -> None:
+        world = World(replace(A, start_timestamp=LONG_AGO - timedelta(days=1)), sink=sink)
+        first = world.exchange.folder("First")
+        world.old_mail(first, 20, "first")
+        await world.run(40)
+        world.mail(first, "new")
+        world.old_mail(world.exchange.folder("Second"), 300, "second")
+        is_slow = True
+
+        async def slowly(_: object) -> None:
+            if is_slow:
+                await asyncio.sleep(8)
+
+        world.sink.before = slowly
+        world.source.before = fails(SourceError("trouble", scope=scope), "fetch", "Second", times=1)
+        await world.run(60)
+        is_slow = False
+        await world.run(7200)
+        assert not world.missing()
+        await world.stop()
+
+    run(story())
+
+
+def test_a_start_that_is_changed_in_the_middle_is_for_what_begins_after_it() -> None:
+    async def story() -> None:
+        world = World(pace=replace(SLOW, reinfer_batch_size=20))
+        world.old_mail(world.exchange.folder("Inbox"), 400)
+        await world.run(15)
+        assert 0 < len(world.stored()) < 400
+        world.mailboxes = (replace(A, start_timestamp=LONG_AGO + timedelta(days=10)),)
+        await world.restart()
+        await world.run(300)
+        assert len(world.stored()) == 400
         await world.stop()
 
     run(story())

@@ -127,6 +127,8 @@ ENDLESS: dict[str, Callable[[], Iterator[bytes]]] = {
     "new elements": lambda: numbered(OPEN + b"</m:Items>", "<n#/>"),
     "new elements in the header": lambda: numbered(OPEN.partition(b"</s:Header>")[0], "<n#/>"),
     "new attributes": lambda: numbered(OPEN, "<n a#=''/>"),
+    "new attributes of records": lambda: numbered(OPEN, "<t:Message a#=''/>"),
+    "new elements in records": lambda: numbered(OPEN, "<t:Message><n#/></t:Message>"),
     "new namespaces": lambda: numbered(OPEN, "<n xmlns='u#'/>"),
     "long names": lambda: endless(OPEN, b"<" + b"a" * 40_000 + b"/>"),
 }

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 TEXT = base64.b64encode(b"Subject: hello\r\n\r\nand so on, " * 12).decode()
 HALF = len(TEXT) // 8 * 4
 
+NESTED = (
+    "<m:ResponseMessages><m:X><m:Items><t:Message><t:MimeContent>QUJD</t:MimeContent></t:Message></m:Items></m:X>"
+    "</m:ResponseMessages>"
+)
 INSIDE = [
     TEXT,
     f"{TEXT[:HALF]}\n{TEXT[HALF:]}\n",
@@ -35,6 +39,8 @@ INSIDE = [
     f"{TEXT[:HALF]}<!-- <t:MimeContent>QUJD -->{TEXT[HALF:]}",
     f"<!-- MimeContent > QUJD -->{TEXT}",
     f"<!-- <t:MimeContent> -->{TEXT}",
+    f"{TEXT[:HALF]}<!-- <MimeContent>QUJD</a> -->{TEXT[HALF:]}",
+    f"{TEXT}{NESTED}{TEXT}",
     f"{TEXT[:HALF]}<?pi <t:MimeContent> ?>{TEXT[HALF:]}",
     f"{TEXT[:HALF]}<t:Other/>{TEXT[HALF:]}",
     f"{TEXT[:HALF]}<t:MimeContent>{TEXT[HALF:]}</t:MimeContent>",
@@ -57,6 +63,7 @@ AROUND = [
     "<x:MimeContent xmlns:x='urn:x'>QUJD</x:MimeContent>{}",
     "<MimeContent xmlns=''>QUJD</MimeContent>{}",
     "<t:MimeContentUTF8>QUJD</t:MimeContentUTF8>{}",
+    "<t:X></t:X>MimeContent{}",
     "{}{}",
 ]
 TAGS = [

@@ -29,7 +29,7 @@ from ews_sync.sinks.platform.answers import (
 )
 from ews_sync.sinks.platform.json_stream import ElementReader
 from ews_sync.web.certificates import presented_certificate
-from ews_sync.web.tls import system_context
+from ews_sync.web.tls import context_for
 from ews_sync.web.transport import new_client
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class PlatformApi:
         self._timeout = httpx.Timeout(connect=15, read=answer_within, write=120, pool=None)
         # One connection for all of a quiet appliance is kept between rounds.
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=16, keepalive_expiry=60)
-        self._http = http or new_client(system_context(), limits)
+        self._http = http or new_client(context_for(self._endpoint), limits)
 
     async def bucket_id(self, bucket: Bucket) -> str:
         """Give a bucket's id. `NotFoundError` when there is none, or the token may not see it."""

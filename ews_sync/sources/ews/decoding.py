@@ -241,6 +241,9 @@ class AnswerReader:
         item = element.getparent()
         if item is None or not _is_items_message(item):
             return
+        if self._message is not None:
+            # One within another: the outer one is damaged by what is in it.
+            return
         self._message = _Message(element, Base64Reader(self._new_writer()))
         earlier = self._mimes.pop(item, None)
         if earlier is not None:
@@ -347,7 +350,7 @@ def _mime_tag(data: bytes, start: int) -> tuple[int, int]:
         opening = data.rfind(b"<", start, at)
         if opening >= 0 and data[opening + 1] != _SLASH:
             return opening, end + 1
-        at = end
+        at += len(_MIME_TAG)
     begun = data.rfind(b"<", max(start, len(data) - _LONGEST_TAG))
     if begun < 0 or data.find(b">", begun) >= 0:
         begun = len(data)

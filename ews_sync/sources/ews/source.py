@@ -27,6 +27,7 @@ from ews_sync.sources.ews.operations import (
     SyncFolderHierarchy,
     SyncFolderItems,
 )
+from ews_sync.sources.ews.outcomes import properties
 from ews_sync.sources.ews.repeats import RepeatReader
 from ews_sync.sources.ews.spool import SpoolError, SpoolWriter
 
@@ -307,6 +308,8 @@ class _SingleReader:
 
     def close(self) -> ResponseMessage:
         messages = self._reader.close().messages
+        # Nothing here was asked for with its message.
+        properties(messages)
         if not messages:
             raise ProtocolError(f"{self._doing}: the answer has no response message")
         message = messages[0]

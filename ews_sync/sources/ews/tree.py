@@ -53,6 +53,8 @@ _LAST = frozenset({f"{_M}IncludesLastItemInRange", f"{_M}IncludesLastFolderInRan
 _MAX_MESSAGES = 10_000
 _MAX_FOREIGN = 5000
 """Elements that are none of EWS's. The parser keeps each name that it has met."""
+_MAX_NAMES = 500
+"""Different names in records. Honest ones have some sixty."""
 _MAX_MEMORY = 32 * 1024 * 1024
 """What is taken of an answer may have besides messages' bytes."""
 _RECORD = 600
@@ -104,6 +106,8 @@ class AnswerTree:
         """Grows with all that is taken out of the tree."""
         self._memory = 0
         self._foreign = 0
+        self._names: set[str] = set()
+        """Of what is in records."""
         self._wide = False
 
     def discard(self) -> None:
@@ -211,6 +215,7 @@ class AnswerTree:
                 self._pass_by()
                 continue
             self._count(_RECORD + (sum(map(getsizeof, element.itertext())) if self._wide else 0))
+            self._note_names(element)
             if kind == FETCHED_ITEMS:
                 read = self._mimes.pop(element, _NO_MIME)
                 message.items.append(item_record(element, read.mime, mime_damaged=read.damaged))
@@ -240,6 +245,13 @@ class AnswerTree:
         """Take note of an element that is none of EWS's, or none that matters."""
         self._foreign += 1
         if self._foreign > _MAX_FOREIGN:
+            raise RefusedError("has names that are none of EWS's")
+
+    def _note_names(self, record: Element) -> None:
+        for element in record.iter():
+            self._names.add(element.tag)  # type: ignore[arg-type]
+            self._names.update(element.keys())
+        if len(self._names) > _MAX_NAMES:
             raise RefusedError("has names that are none of EWS's")
 
     def _count(self, size: int) -> None:
